@@ -1,0 +1,1 @@
+//! The Kubernetes language: objects, kinds, schema, paths, selectors, quantities, patches, codecs, Status; pure.

@@ -1,0 +1,1 @@
+//! The way to a cluster: requests, watch, shared cache, work queue.

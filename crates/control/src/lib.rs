@@ -1,0 +1,1 @@
+//! Scheduler and controllers: pure decisions, thin loops.

@@ -1,0 +1,1 @@
+//! Addresses, links, routes and the nft table on one Linux host.

@@ -1,0 +1,1 @@
+//! The API server: identity, path, registry, store; stream proxy to nodes.

@@ -1,0 +1,1 @@
+//! Revisions with watch over an engine; knows no Kubernetes.

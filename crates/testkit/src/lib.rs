@@ -1,0 +1,1 @@
+//! In-process cluster, fake host and patience for tests.
