@@ -1,1 +1,15 @@
 //! Addresses, links, routes and the nft table on one Linux host.
+//!
+//! Plain data, the kernel's own sockets and no other program. It refuses to know what a pod or a service is: it knows attachments,
+//! host ports and ranges. Read in this order: `pool` (pure), `attach` (one link pair), `host` (what a machine needs once), `filter`
+//! (the table), `netlink` (the wire format).
+
+pub mod attach;
+pub mod error;
+pub mod host;
+pub mod pool;
+
+pub use attach::Attachment;
+pub use error::{Error, Result};
+pub use host::{Config, Host, HostPort, Link, Protocol};
+pub use pool::Pool;

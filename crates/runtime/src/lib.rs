@@ -1,1 +1,21 @@
-//! Images, root file systems, sandboxes, containers, exec and stdio on one Linux host.
+//! Sandboxes, containers, exec and stdio on one Linux host, and the images they start from.
+//!
+//! Plain data in, plain data out: this crate speaks of namespaces, cgroups, mounts and processes, and refuses to know what a pod, a
+//! probe or a restart policy is. Read in this order: `host` (the door), `spec` (what is asked for), `sandbox` (what lives), then
+//! `link` (the wire to the shim that holds a sandbox), `rootfs`, `cgroup` and `seccomp` (pure preparation).
+
+pub mod error;
+pub mod host;
+pub mod rootfs;
+pub mod sandbox;
+pub mod spec;
+pub mod stdio;
+
+pub use error::{Error, Result, StartFailure};
+pub use host::{Config, Host};
+pub use sandbox::{Attached, ContainerState, Exec, Phase, Sandbox};
+pub use shim::protocol::Exit;
+pub use spec::{
+    ContainerSpec, ExecSpec, Mount, Network, PidNamespace, Propagation, Resources, Rlimit,
+    SandboxSpec, Seccomp, Stats, User, WindowSize,
+};
