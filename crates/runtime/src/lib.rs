@@ -10,6 +10,7 @@ pub mod rootfs;
 pub mod sandbox;
 pub mod spec;
 pub mod stdio;
+pub(crate) mod sys;
 
 pub use error::{Error, Result, StartFailure};
 pub use host::{Config, Host};

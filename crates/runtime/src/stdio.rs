@@ -31,7 +31,7 @@ fn nonblocking(fd: OwnedFd) -> Result<AsyncFd<std::fs::File>> {
     let prepare = || -> io::Result<AsyncFd<std::fs::File>> {
         let flags = rustix::fs::fcntl_getfl(&fd)?;
         rustix::fs::fcntl_setfl(&fd, flags | OFlags::NONBLOCK)?;
-        Ok(AsyncFd::register(std::fs::File::from(fd.try_clone()?))?)
+        crate::sys::register(fd)
     };
     prepare().doing(|| "register a stream".into())
 }
