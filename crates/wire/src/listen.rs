@@ -1,0 +1,179 @@
+//! Serves a [`Service`] over TLS, with HTTP/1.1 and HTTP/2 on one port.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Request;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use crate::identity::{Credential, certificates};
+use crate::{Error, Identity, Peer, Service, body};
+
+/// A peer must finish its TLS handshake within this time.
+const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
+/// A peer must send the head of a request within this time.
+const HEADER_DEADLINE: Duration = Duration::from_secs(30);
+/// After a shutdown began, open requests have this long to end.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(2);
+/// One connection may carry this many requests at once; client-go opens a further connection when they are used up.
+const MAX_STREAMS: u32 = 250;
+const WINDOW_BYTES: u32 = 1 << 20;
+
+/// A bound port that speaks TLS; clients may show a certificate signed by the given authority.
+pub struct Listener {
+    socket: TcpListener,
+    acceptor: TlsAcceptor,
+}
+
+impl Listener {
+    /// Binds `address` (port 0 takes a free one) and prepares TLS. `client_authority` is the PEM of the authority whose client certificates
+    /// are believed; a client without any is served as anonymous.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] when the address is taken or the credential cannot be used.
+    pub async fn bind(address: SocketAddr, credential: &Credential, client_authority: &str) -> Result<Self, Error> {
+        let socket =
+            TcpListener::bind(address).await.map_err(|e| Error::failed(format!("listening on {address}"), e))?;
+        let acceptor = TlsAcceptor::from(Arc::new(server_config(credential, client_authority)?));
+        Ok(Self { socket, acceptor })
+    }
+
+    /// The address that is listened on, with the real port.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] when the socket has no address.
+    pub fn address(&self) -> Result<SocketAddr, Error> {
+        self.socket.local_addr().map_err(|e| Error::failed("asking a listener for its address", e))
+    }
+
+    /// Serves until `shutdown` turns true; then open requests get two seconds to end.
+    pub async fn serve(self, service: Arc<dyn Service>, mut shutdown: watch::Receiver<bool>) {
+        let mut connections = JoinSet::new();
+        loop {
+            tokio::select! {
+                accepted = self.socket.accept() => match accepted {
+                    Ok((stream, address)) => {
+                        let task = connection(stream, address, self.acceptor.clone(), service.clone(), shutdown.clone());
+                        connections.spawn(task);
+                    }
+                    // Out of descriptors, or a peer that went at once: the next accept waits for the next event.
+                    Err(error) => tracing::warn!(%error, "accepting a connection"),
+                },
+                Some(_) = connections.join_next() => {}
+                () = stopped(&mut shutdown) => break,
+            }
+        }
+        let drained = timeout(DRAIN_DEADLINE, async { while connections.join_next().await.is_some() {} }).await;
+        if drained.is_err() {
+            tracing::debug!("ending connections that outlived the shutdown");
+        }
+    }
+}
+
+/// Resolves when `shutdown` turns true, or when nobody is left who could turn it.
+pub async fn stopped(shutdown: &mut watch::Receiver<bool>) {
+    // An error means that the sender has gone, which is a shutdown too.
+    drop(shutdown.wait_for(|stop| *stop).await);
+}
+
+fn server_config(credential: &Credential, client_authority: &str) -> Result<ServerConfig, Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let failed = |e: rustls::Error| Error::failed("preparing TLS", e);
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(client_authority)?), provider.clone())
+        .allow_unauthenticated()
+        .build()
+        .map_err(|e| Error::failed("preparing TLS", e))?;
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(failed)?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(credential.chain()?, credential.key()?)
+        .map_err(failed)?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+pub(crate) fn roots(pem: &str) -> Result<RootCertStore, Error> {
+    let mut store = RootCertStore::empty();
+    for certificate in certificates(pem)? {
+        store.add(certificate).map_err(|e| Error::failed("reading a certificate authority", e))?;
+    }
+    Ok(store)
+}
+
+async fn connection(
+    stream: TcpStream,
+    address: SocketAddr,
+    acceptor: TlsAcceptor,
+    service: Arc<dyn Service>,
+    mut shutdown: watch::Receiver<bool>,
+) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "setting TCP_NODELAY");
+    }
+    let stream = match timeout(HANDSHAKE_DEADLINE, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return tracing::debug!(%address, %error, "TLS handshake"),
+        Err(_) => return tracing::debug!(%address, "TLS handshake took too long"),
+    };
+    let peer = Peer { identity: identity_of(&stream), address: Some(address) };
+    let answer = service_fn(move |request: Request<Incoming>| {
+        let (service, peer) = (service.clone(), peer.clone());
+        async move { Ok::<_, std::convert::Infallible>(service.call(prepare(request, peer)).await) }
+    });
+    let builder = server_builder();
+    let mut serving = std::pin::pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), answer));
+    let ended = tokio::select! {
+        ended = serving.as_mut() => ended,
+        () = stopped(&mut shutdown) => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%address, %error, "connection ended");
+    }
+}
+
+fn server_builder() -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_DEADLINE);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(4 * WINDOW_BYTES)
+        .keep_alive_interval(Duration::from_secs(30))
+        .keep_alive_timeout(Duration::from_secs(20));
+    builder
+}
+
+fn prepare(request: Request<Incoming>, peer: Peer) -> Request<body::Body> {
+    let mut request = request.map(body::boxed);
+    request.extensions_mut().insert(peer);
+    request
+}
+
+fn identity_of(stream: &TlsStream<TcpStream>) -> Option<Identity> {
+    let certificate = stream.get_ref().1.peer_certificates()?.first()?;
+    match Identity::of_certificate(certificate) {
+        Ok(identity) => Some(identity),
+        Err(error) => {
+            tracing::debug!(%error, "a client certificate without a usable subject");
+            None
+        }
+    }
+}
