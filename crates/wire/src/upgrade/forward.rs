@@ -198,12 +198,15 @@ async fn channels(upgraded: Upgraded, ports: &[u16], accept: mpsc::Sender<Forwar
                         deliver(input, data.slice(1..)).await;
                     }
                 }
-                Message::Ping(payload) if out.send(Outgoing::Message(Message::Pong(payload))).await.is_err() => break,
+                Message::Ping(payload) => {
+                    let pong = Outgoing::Message(Message::Pong(payload));
+                    out.send(pong).await.map_err(|_| Error::Closed)?;
+                }
                 Message::Close(_) => break,
                 _ => {}
             }
         }
-        drop(out.send(Outgoing::Close).await);
+        out.send(Outgoing::Close).await.map_err(|_| Error::Closed)
     });
     Ok(())
 }
