@@ -1,0 +1,278 @@
+//! The rows.
+
+use super::Scope::{Cluster, Namespaced};
+use super::Verb::{Create, Delete, DeleteCollection, Get, List, Patch, Update, Watch};
+use super::{Kind, Subresource, Verb};
+
+const STORED: &[Verb] = &[Create, Delete, DeleteCollection, Get, List, Patch, Update, Watch];
+/// Namespaces are emptied one by one.
+const ONE_BY_ONE: &[Verb] = &[Create, Delete, Get, List, Patch, Update, Watch];
+const REVIEW: &[Verb] = &[Create];
+const PART: &[Verb] = &[Get, Patch, Update];
+const STREAM: &[Verb] = &[Create, Get];
+
+const fn core(name: &'static str, kind: &'static str, verbs: &'static [Verb]) -> Subresource {
+    Subresource { name, group: "", version: "v1", kind, verbs }
+}
+
+/// What rows have in common, so that each row says only what is its own.
+const ROW: Kind = Kind {
+    group: "",
+    version: "v1",
+    kind: "",
+    list_kind: "",
+    plural: "",
+    singular: "",
+    short_names: &[],
+    categories: &[],
+    scope: Namespaced,
+    verbs: STORED,
+    subresources: &[],
+    schema: "",
+    has_status: false,
+    storage: None,
+};
+
+const POD: Kind = Kind {
+    kind: "Pod",
+    list_kind: "PodList",
+    plural: "pods",
+    singular: "pod",
+    short_names: &["po"],
+    categories: &["all"],
+    subresources: &[
+        core("attach", "PodAttachOptions", STREAM),
+        core("binding", "Binding", REVIEW),
+        core("ephemeralcontainers", "Pod", PART),
+        Subresource { name: "eviction", group: "policy", version: "v1", kind: "Eviction", verbs: REVIEW },
+        core("exec", "PodExecOptions", STREAM),
+        core("log", "Pod", &[Get]),
+        core("portforward", "PodPortForwardOptions", STREAM),
+        core("resize", "Pod", PART),
+        core("status", "Pod", PART),
+    ],
+    schema: "io.k8s.api.core.v1.Pod",
+    has_status: true,
+    storage: Some("pods"),
+    ..ROW
+};
+
+const NAMESPACE: Kind = Kind {
+    kind: "Namespace",
+    list_kind: "NamespaceList",
+    plural: "namespaces",
+    singular: "namespace",
+    short_names: &["ns"],
+    scope: Cluster,
+    verbs: ONE_BY_ONE,
+    subresources: &[core("finalize", "Namespace", &[Update]), core("status", "Namespace", PART)],
+    schema: "io.k8s.api.core.v1.Namespace",
+    has_status: true,
+    storage: Some("namespaces"),
+    ..ROW
+};
+
+const NODE: Kind = Kind {
+    kind: "Node",
+    list_kind: "NodeList",
+    plural: "nodes",
+    singular: "node",
+    short_names: &["no"],
+    scope: Cluster,
+    subresources: &[core("status", "Node", PART)],
+    schema: "io.k8s.api.core.v1.Node",
+    has_status: true,
+    storage: Some("nodes"),
+    ..ROW
+};
+
+const SERVICE: Kind = Kind {
+    kind: "Service",
+    list_kind: "ServiceList",
+    plural: "services",
+    singular: "service",
+    short_names: &["svc"],
+    categories: &["all"],
+    subresources: &[core("status", "Service", PART)],
+    schema: "io.k8s.api.core.v1.Service",
+    has_status: true,
+    storage: Some("services"),
+    ..ROW
+};
+
+const EVENT: Kind = Kind {
+    kind: "Event",
+    list_kind: "EventList",
+    plural: "events",
+    singular: "event",
+    short_names: &["ev"],
+    schema: "io.k8s.api.core.v1.Event",
+    storage: Some("events"),
+    ..ROW
+};
+
+const CONFIG_MAP: Kind = Kind {
+    kind: "ConfigMap",
+    list_kind: "ConfigMapList",
+    plural: "configmaps",
+    singular: "configmap",
+    short_names: &["cm"],
+    schema: "io.k8s.api.core.v1.ConfigMap",
+    storage: Some("configmaps"),
+    ..ROW
+};
+
+const SECRET: Kind = Kind {
+    kind: "Secret",
+    list_kind: "SecretList",
+    plural: "secrets",
+    singular: "secret",
+    schema: "io.k8s.api.core.v1.Secret",
+    storage: Some("secrets"),
+    ..ROW
+};
+
+const SERVICE_ACCOUNT: Kind = Kind {
+    kind: "ServiceAccount",
+    list_kind: "ServiceAccountList",
+    plural: "serviceaccounts",
+    singular: "serviceaccount",
+    short_names: &["sa"],
+    schema: "io.k8s.api.core.v1.ServiceAccount",
+    storage: Some("serviceaccounts"),
+    ..ROW
+};
+
+const POD_TEMPLATE: Kind = Kind {
+    kind: "PodTemplate",
+    list_kind: "PodTemplateList",
+    plural: "podtemplates",
+    singular: "podtemplate",
+    schema: "io.k8s.api.core.v1.PodTemplate",
+    storage: Some("podtemplates"),
+    ..ROW
+};
+
+const BINDING: Kind = Kind {
+    kind: "Binding",
+    plural: "bindings",
+    singular: "binding",
+    verbs: REVIEW,
+    schema: "io.k8s.api.core.v1.Binding",
+    ..ROW
+};
+
+const EVENTS_EVENT: Kind = Kind { group: "events.k8s.io", schema: "io.k8s.api.events.v1.Event", ..EVENT };
+
+const LEASE: Kind = Kind {
+    group: "coordination.k8s.io",
+    kind: "Lease",
+    list_kind: "LeaseList",
+    plural: "leases",
+    singular: "lease",
+    schema: "io.k8s.api.coordination.v1.Lease",
+    storage: Some("leases"),
+    ..ROW
+};
+
+const PRIORITY_CLASS: Kind = Kind {
+    group: "scheduling.k8s.io",
+    kind: "PriorityClass",
+    list_kind: "PriorityClassList",
+    plural: "priorityclasses",
+    singular: "priorityclass",
+    short_names: &["pc"],
+    scope: Cluster,
+    schema: "io.k8s.api.scheduling.v1.PriorityClass",
+    storage: Some("priorityclasses"),
+    ..ROW
+};
+
+/// A question that is answered at once and kept nowhere.
+const fn review(
+    group: &'static str,
+    kind: &'static str,
+    plural: &'static str,
+    singular: &'static str,
+    schema: &'static str,
+) -> Kind {
+    Kind { group, kind, plural, singular, schema, scope: Cluster, verbs: REVIEW, ..ROW }
+}
+
+const SELF_SUBJECT_REVIEW: Kind = review(
+    "authentication.k8s.io",
+    "SelfSubjectReview",
+    "selfsubjectreviews",
+    "selfsubjectreview",
+    "io.k8s.api.authentication.v1.SelfSubjectReview",
+);
+
+const TOKEN_REVIEW: Kind = review(
+    "authentication.k8s.io",
+    "TokenReview",
+    "tokenreviews",
+    "tokenreview",
+    "io.k8s.api.authentication.v1.TokenReview",
+);
+
+const LOCAL_SUBJECT_ACCESS_REVIEW: Kind = Kind {
+    scope: Namespaced,
+    ..review(
+        "authorization.k8s.io",
+        "LocalSubjectAccessReview",
+        "localsubjectaccessreviews",
+        "localsubjectaccessreview",
+        "io.k8s.api.authorization.v1.LocalSubjectAccessReview",
+    )
+};
+
+const SELF_SUBJECT_ACCESS_REVIEW: Kind = review(
+    "authorization.k8s.io",
+    "SelfSubjectAccessReview",
+    "selfsubjectaccessreviews",
+    "selfsubjectaccessreview",
+    "io.k8s.api.authorization.v1.SelfSubjectAccessReview",
+);
+
+const SELF_SUBJECT_RULES_REVIEW: Kind = review(
+    "authorization.k8s.io",
+    "SelfSubjectRulesReview",
+    "selfsubjectrulesreviews",
+    "selfsubjectrulesreview",
+    "io.k8s.api.authorization.v1.SelfSubjectRulesReview",
+);
+
+const SUBJECT_ACCESS_REVIEW: Kind = review(
+    "authorization.k8s.io",
+    "SubjectAccessReview",
+    "subjectaccessreviews",
+    "subjectaccessreview",
+    "io.k8s.api.authorization.v1.SubjectAccessReview",
+);
+
+/// Only the body of `pods/eviction`.
+const EVICTION: Kind = review("policy", "Eviction", "", "eviction", "io.k8s.api.policy.v1.Eviction");
+
+/// All rows; groups in the order of discovery, resources by name.
+pub static ALL: &[Kind] = &[
+    BINDING,
+    CONFIG_MAP,
+    EVENT,
+    NAMESPACE,
+    NODE,
+    POD,
+    POD_TEMPLATE,
+    SECRET,
+    SERVICE_ACCOUNT,
+    SERVICE,
+    EVENTS_EVENT,
+    SELF_SUBJECT_REVIEW,
+    TOKEN_REVIEW,
+    LOCAL_SUBJECT_ACCESS_REVIEW,
+    SELF_SUBJECT_ACCESS_REVIEW,
+    SELF_SUBJECT_RULES_REVIEW,
+    SUBJECT_ACCESS_REVIEW,
+    PRIORITY_CLASS,
+    LEASE,
+    EVICTION,
+];
