@@ -258,9 +258,9 @@ fn push_quoted(out: &mut String, c: char) {
         '\r' => out.push_str("\\r"),
         '\t' => out.push_str("\\t"),
         '\u{b}' => out.push_str("\\v"),
-        c if c < ' ' || c == '\u{7f}' => drop(write!(out, "\\x{:02x}", u32::from(c))),
+        c if c < ' ' || c == '\u{7f}' => write!(out, "\\x{:02x}", u32::from(c)).expect("a string takes all"),
         c if c.is_control() || (c.is_whitespace() && c != ' ') || c == '\u{feff}' => {
-            drop(write!(out, "\\u{:04x}", u32::from(c)))
+            write!(out, "\\u{:04x}", u32::from(c)).expect("a string takes all")
         }
         c => out.push(c),
     }

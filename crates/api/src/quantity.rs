@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 use std::fmt;
+use std::ops::{Add, Sub};
 
 use crate::Error;
 
@@ -105,20 +106,26 @@ impl Quantity {
     pub fn milli_value(&self) -> i64 {
         self.scaled(-3)
     }
+}
 
-    /// The sum, written as the first of the two (the second, if the first is nothing).
-    #[must_use]
-    pub fn add(self, other: Self) -> Self {
+/// The sum, written as the first of the two (the second, if the first is nothing).
+impl Add for Quantity {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
         let format = if self.is_zero() { other.format } else { self.format };
         let scale = self.scale.min(other.scale);
         let sum = raised(self, scale).saturating_add(raised(other, scale));
         Self { mantissa: sum, scale, format }
     }
+}
 
-    /// The difference, written as the first of the two.
-    #[must_use]
-    pub fn sub(self, other: Self) -> Self {
-        self.add(other.negated())
+/// The difference, written as the first of the two.
+impl Sub for Quantity {
+    type Output = Self;
+
+    fn sub(self, other: Self) -> Self {
+        self + other.negated()
     }
 }
 

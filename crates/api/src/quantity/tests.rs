@@ -70,14 +70,14 @@ fn refuses() {
 
 #[test]
 fn arithmetic() {
-    let sum = |a: &str, b: &str| Quantity::parse(a).expect(a).add(Quantity::parse(b).expect(b)).to_string();
+    let sum = |a: &str, b: &str| (Quantity::parse(a).expect(a) + Quantity::parse(b).expect(b)).to_string();
     assert_eq!(sum("1", "1024Mi"), "1073741825");
     assert_eq!(sum("100m", "900m"), "1");
     assert_eq!(sum("0", "1Ki"), "1Ki");
     assert_eq!(sum("1Ki", "1024"), "2Ki");
     assert_eq!(sum("1e3", "1k"), "2e3");
     let (a, b) = (Quantity::from_bytes(3 << 30), Quantity::from_milli(1500));
-    assert_eq!((a.to_string(), b.to_string(), a.sub(a).is_zero()), ("3Gi".into(), "1500m".into(), true));
+    assert_eq!((a.to_string(), b.to_string(), (a - a).is_zero()), ("3Gi".into(), "1500m".into(), true));
     assert!(b < a && b == Quantity::parse("1.5").expect("good") && !b.is_integer() && a.is_integer());
     assert!(Quantity::parse("1e200").expect("good") < Quantity::parse("1e300").expect("good"));
     assert!(Quantity::parse("-1e300").expect("good") < Quantity::parse("-1e200").expect("good"));
@@ -89,7 +89,7 @@ proptest! {
     fn never_panics(text in "[+-]?[0-9.]{0,45}[eEinumkKMGTP]{0,3}[+-]?[0-9]{0,8}", other in any::<i64>()) {
         if let Ok(quantity) = Quantity::parse(&text) {
             let other = Quantity::new(other, Format::BinarySi);
-            let _ = (quantity.add(other).to_string(), quantity.sub(other).milli_value(), quantity.cmp(&other));
+            let _ = ((quantity + other).to_string(), (quantity - other).milli_value(), quantity.cmp(&other));
             let _ = (canonical(&text), quantity.is_integer(), quantity.value());
         }
     }
