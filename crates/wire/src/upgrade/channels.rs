@@ -8,6 +8,7 @@ use http::{Request, Response};
 use hyper::upgrade::OnUpgrade;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::mpsc;
+use tokio_tungstenite::tungstenite::Message;
 
 use super::frame::Outgoing;
 use super::negotiate::{self, Protocol};
@@ -15,7 +16,9 @@ use super::{spdy, websocket};
 use crate::{Body, Error};
 
 const SPDY_PROTOCOLS: [&str; 3] = ["v4.channel.k8s.io", "v3.channel.k8s.io", "v2.channel.k8s.io"];
-pub(super) const WEBSOCKET_PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
+pub(super) const WEBSOCKET_PROTOCOLS: [&str; 3] = ["v5.channel.k8s.io", "v4.channel.k8s.io", "channel.k8s.io"];
+/// What a WebSocket that only receives may ask for; most ask for nothing.
+const OUTPUT_PROTOCOLS: [&str; 2] = ["binary.k8s.io", ""];
 
 /// Which streams the client asked for in its query.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -49,17 +52,21 @@ pub struct Channels {
     pub stderr: Option<Writer>,
     /// The terminal sizes that the client announces.
     pub resize: Option<mpsc::Receiver<TerminalSize>>,
+    /// The final status is an encoded `Status` object; otherwise, in the protocols before version 4, the text of an error or nothing.
+    pub is_structured: bool,
     pub(super) status: Writer,
 }
 
 impl Channels {
-    /// Sends the final status (an encoded `Status` object) and ends the connection in the protocol's orderly way.
+    /// Sends the final status, unless it is empty, and ends the connection in the protocol's orderly way.
     ///
     /// # Errors
     /// [`Error::Closed`] when the client has gone.
     pub async fn finish(self, status: Bytes) -> Result<(), Error> {
         let Self { stdout, stderr, status: writer, .. } = self;
-        writer.send(status).await?;
+        if !status.is_empty() {
+            writer.send(status).await?;
+        }
         writer.end().await?;
         for stream in [stdout, stderr].into_iter().flatten() {
             stream.end().await?;
@@ -154,7 +161,7 @@ impl Pending {
     pub async fn open(self) -> Result<Channels, Error> {
         let upgraded = self.upgrade.await.map_err(|e| Error::failed("upgrading a connection", e))?;
         match self.protocol {
-            Protocol::Spdy(_) => spdy::serve_channels(upgraded, self.wanted).await,
+            Protocol::Spdy(version) => spdy::serve_channels(upgraded, &version, self.wanted).await,
             Protocol::WebSocket(version) => Ok(websocket::serve_channels(upgraded, &version, self.wanted).await),
         }
     }
@@ -169,6 +176,57 @@ pub fn accept_channels(request: &mut Request<Body>, wanted: Wanted) -> Result<(R
     let upgrade = take_upgrade(request)?;
     let response = negotiate::grant(request.headers(), &protocol);
     Ok((response, Pending { upgrade, protocol, wanted }))
+}
+
+/// A WebSocket that carries plain output, as clients that cannot read a chunked answer want it.
+pub struct PendingOutput {
+    upgrade: OnUpgrade,
+}
+
+/// The sending end of a WebSocket that carries plain output. Dropping it closes the socket in order.
+pub struct Output {
+    out: mpsc::Sender<Outgoing>,
+}
+
+impl PendingOutput {
+    /// Waits for the upgrade.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] when the client leaves before that.
+    pub async fn open(self) -> Result<Output, Error> {
+        let upgraded = self.upgrade.await.map_err(|e| Error::failed("upgrading a connection", e))?;
+        Ok(Output { out: websocket::serve_output(upgraded).await })
+    }
+}
+
+impl Output {
+    /// Sends bytes as one message.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] when the client has gone.
+    pub async fn send(&self, bytes: Bytes) -> Result<(), Error> {
+        self.out.send(Outgoing::Message(Message::Binary(bytes))).await.map_err(|_| Error::Closed)
+    }
+
+    /// Resolves when the client has gone.
+    pub async fn gone(&self) {
+        self.out.closed().await;
+    }
+}
+
+/// Grants the upgrade of a request whose answer is plain output.
+///
+/// # Errors
+/// [`Error::BadUpgrade`] when the request asks for none, or for a protocol that is not served. The text is for the client.
+pub fn accept_output(request: &mut Request<Body>) -> Result<(Response<Body>, PendingOutput), Error> {
+    let protocol = negotiate::choose(request.headers(), &[], &OUTPUT_PROTOCOLS)?;
+    let upgrade = take_upgrade(request)?;
+    Ok((negotiate::grant(request.headers(), &protocol), PendingOutput { upgrade }))
+}
+
+/// Whether a request asks for any upgrade.
+pub fn is_wanted(request: &Request<Body>) -> bool {
+    request.headers().contains_key(http::header::UPGRADE)
 }
 
 pub(super) fn take_upgrade(request: &mut Request<Body>) -> Result<OnUpgrade, Error> {

@@ -12,7 +12,10 @@ mod negotiate;
 mod spdy;
 mod websocket;
 
-pub use channels::{Channels, Pending, Reader, TerminalSize, Wanted, Writer, accept_channels};
+pub use channels::{
+    Channels, Output, Pending, PendingOutput, Reader, TerminalSize, Wanted, Writer, accept_channels, accept_output,
+    is_wanted,
+};
 pub use client::{
     ClientChannels, ClientForward, ClientInput, ClientOutput, ForwardInput, ForwardOutput, Forwarded, Received,
     channels_request, dial_channels, dial_forward, forward_request,

@@ -46,7 +46,9 @@ fn listed(headers: &HeaderMap, name: &HeaderName) -> Vec<String> {
 }
 
 fn pick(served: &[&str], offered: &[String]) -> Result<String, Error> {
-    let found = served.iter().find(|name| offered.iter().any(|offer| offer == *name));
+    let is_offered =
+        |name: &&&str| if offered.is_empty() { name.is_empty() } else { offered.iter().any(|o| o == **name) };
+    let found = served.iter().find(is_offered);
     found.map(ToString::to_string).ok_or_else(|| {
         let (offered, served) = (offered.join(" "), served.join(" "));
         Error::BadUpgrade(format!(
@@ -70,7 +72,9 @@ pub(super) fn grant(headers: &HeaderMap, protocol: &Protocol) -> Response<Body> 
             out.insert(UPGRADE, HeaderValue::from_static("websocket"));
             let key = headers.get(SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes).unwrap_or_default();
             insert(out, SEC_WEBSOCKET_ACCEPT, &derive_accept_key(key));
-            insert(out, SEC_WEBSOCKET_PROTOCOL, name);
+            if !name.is_empty() {
+                insert(out, SEC_WEBSOCKET_PROTOCOL, name);
+            }
         }
     }
     response

@@ -43,6 +43,7 @@ pub(super) async fn serve_channels(upgraded: Upgraded, version: &str, wanted: Wa
         stdout: wanted.stdout.then(|| writer(STDOUT)),
         stderr: wanted.stderr.then(|| writer(STDERR)),
         resize: wanted.tty.then_some(sizes),
+        is_structured: version.starts_with('v'),
         status: writer(STATUS),
     };
     // An empty frame tells clients that wait for the first output that the streams are open; one that has gone is noticed later.
@@ -50,6 +51,38 @@ pub(super) async fn serve_channels(upgraded: Upgraded, version: &str, wanted: Wa
         tracing::debug!(%error, "a client left at once");
     }
     channels
+}
+
+/// Opens a socket that only sends; what the client says, pings apart, is of no interest.
+pub(super) async fn serve_output(upgraded: Upgraded) -> mpsc::Sender<Outgoing> {
+    let (sink, stream) = socket(upgraded, Role::Server).await.split();
+    let (out, orders) = mpsc::channel(QUEUE);
+    tokio::spawn(write(sink, orders));
+    let watcher = out.downgrade();
+    tokio::spawn(async move {
+        listen(stream, &watcher).await;
+        // A writer that has ended needs no order.
+        if let Some(out) = watcher.upgrade() {
+            drop(out.send(Outgoing::Close).await);
+        }
+    });
+    out
+}
+
+/// Answers pings until the client closes, or until nobody sends any more.
+async fn listen(mut stream: SplitStream<Socket>, out: &mpsc::WeakSender<Outgoing>) {
+    while let Some(Ok(message)) = stream.next().await {
+        match message {
+            Message::Ping(payload) => {
+                let Some(out) = out.upgrade() else { return };
+                if out.send(Outgoing::Message(Message::Pong(payload))).await.is_err() {
+                    return;
+                }
+            }
+            Message::Close(_) => return,
+            _ => {}
+        }
+    }
 }
 
 struct Inputs {

@@ -23,7 +23,7 @@ pub(super) use connection::{Opened, start};
 const OPEN_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Waits for the client to open the streams that its query announced.
-pub(super) async fn serve_channels(upgraded: Upgraded, wanted: Wanted) -> Result<Channels, Error> {
+pub(super) async fn serve_channels(upgraded: Upgraded, version: &str, wanted: Wanted) -> Result<Channels, Error> {
     let (out, mut opened) = start(TokioIo::new(upgraded))?;
     let deadline = Instant::now() + OPEN_DEADLINE;
     let names = expected(wanted);
@@ -41,7 +41,7 @@ pub(super) async fn serve_channels(upgraded: Upgraded, wanted: Wanted) -> Result
             streams.insert(kind.to_owned(), stream);
         }
     }
-    Ok(assemble(streams, wanted, &out))
+    Ok(assemble(streams, version.starts_with("v4"), wanted, &out))
 }
 
 fn expected(wanted: Wanted) -> Vec<&'static str> {
@@ -50,7 +50,12 @@ fn expected(wanted: Wanted) -> Vec<&'static str> {
     all.into_iter().filter(|(_, wanted)| *wanted).map(|(name, _)| name).collect()
 }
 
-fn assemble(mut streams: HashMap<String, Opened>, wanted: Wanted, out: &mpsc::Sender<Outgoing>) -> Channels {
+fn assemble(
+    mut streams: HashMap<String, Opened>,
+    is_structured: bool,
+    wanted: Wanted,
+    out: &mpsc::Sender<Outgoing>,
+) -> Channels {
     let writer = |stream: Option<&Opened>| stream.map(|opened| Writer { stream: opened.id, out: out.clone() });
     let status = writer(streams.get("error")).unwrap_or_else(|| Writer { stream: 0, out: out.clone() });
     let (stdout, stderr) = (writer(streams.get("stdout")), writer(streams.get("stderr")));
@@ -59,6 +64,7 @@ fn assemble(mut streams: HashMap<String, Opened>, wanted: Wanted, out: &mpsc::Se
         stdout,
         stderr,
         resize: if wanted.tty { streams.remove("resize").map(|opened| sizes(opened.data)) } else { None },
+        is_structured,
         status,
     }
 }
