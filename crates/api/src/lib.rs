@@ -13,6 +13,8 @@ pub mod path;
 
 pub mod query;
 
+pub mod selector;
+
 pub mod quantity;
 
 pub mod time;
@@ -22,6 +24,8 @@ pub mod name;
 pub mod field;
 
 pub mod status;
+
+pub mod codec;
 
 pub mod typed;
 

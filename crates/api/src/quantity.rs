@@ -113,10 +113,7 @@ impl Add for Quantity {
     type Output = Self;
 
     fn add(self, other: Self) -> Self {
-        let format = if self.is_zero() { other.format } else { self.format };
-        let scale = self.scale.min(other.scale);
-        let sum = raised(self, scale).saturating_add(raised(other, scale));
-        Self { mantissa: sum, scale, format }
+        sum(self, other)
     }
 }
 
@@ -125,8 +122,14 @@ impl Sub for Quantity {
     type Output = Self;
 
     fn sub(self, other: Self) -> Self {
-        self + other.negated()
+        sum(self, other.negated())
     }
+}
+
+fn sum(a: Quantity, b: Quantity) -> Quantity {
+    let format = if a.is_zero() { b.format } else { a.format };
+    let scale = a.scale.min(b.scale);
+    Quantity { mantissa: raised(a, scale).saturating_add(raised(b, scale)), scale, format }
 }
 
 fn saturated(sign: i128) -> i128 {

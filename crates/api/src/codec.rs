@@ -1,0 +1,3 @@
+//! The forms in which objects travel: JSON, protobuf, YAML.
+
+pub mod yaml;
