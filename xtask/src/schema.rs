@@ -44,8 +44,8 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("io.k8s.apimachinery.pkg.util.intstr.IntOrString", "intorstring"),
     ("io.k8s.apimachinery.pkg.runtime.RawExtension", "raw"),
     ("io.k8s.apimachinery.pkg.runtime.Object", "raw"),
-    ("io.k8s.apimachinery.pkg.types.UID", "string=types.UID"),
-    ("io.k8s.apimachinery.pkg.types.NodeName", "string=types.NodeName"),
+    ("io.k8s.apimachinery.pkg.types.UID", "types.UID:string"),
+    ("io.k8s.apimachinery.pkg.types.NodeName", "types.NodeName:string"),
     ("io.k8s.apimachinery.pkg.types.NamespacedName", "string"),
 ];
 
@@ -166,7 +166,7 @@ impl Writer<'_> {
             Some(Declaration::Struct { .. }) => Ok(format!("@{full}")),
             Some(Declaration::Other { go, .. }) => {
                 let short = prefix.rsplit('.').next().unwrap_or(prefix);
-                Ok(format!("{}={short}.{name}", self.shape(prefix, package, go)?))
+                Ok(format!("{short}.{name}:{}", self.shape(prefix, package, go)?))
             }
             None => bail!("{full} is not declared"),
         }

@@ -9,6 +9,8 @@ pub mod meta;
 
 pub mod kind;
 
+pub mod schema;
+
 pub mod path;
 
 pub mod query;
