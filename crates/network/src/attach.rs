@@ -1,8 +1,15 @@
 //! One pair of links: how a network namespace is joined to the machine's routing.
 
+use std::fs::File;
+use std::io;
 use std::net::Ipv4Addr;
+use std::os::fd::AsRawFd;
 
 use serde::{Deserialize, Serialize};
+
+use crate::error::{Doing, Result};
+use crate::netlink::Socket;
+use crate::netlink::route::{self, End, Setting};
 
 /// What the inner end uses as its next hop; no machine has this address, every outer end answers for it.
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
@@ -22,4 +29,120 @@ pub struct Attachment {
     pub host_address: Option<Ipv4Addr>,
     /// Of both ends.
     pub mtu: u32,
+}
+
+/// All outer ends have this one: nobody ever sees two of them on one link.
+const OUTER_MAC: [u8; 6] = [0xee; 6];
+
+impl Attachment {
+    /// Locally administered, and unique as the address is.
+    fn inner_mac(&self) -> [u8; 6] {
+        let [a, b, c, d] = self.address.octets();
+        [0x0a, 0x58, a, b, c, d]
+    }
+}
+
+/// Joins the caller's network namespace to the one in which `host` was opened. Leave the host's namespace between opening and calling.
+///
+/// Everything happens here in a few round trips, because done by one agent for all it would queue behind the kernel's one lock.
+pub fn perform(host: &Socket, attachment: &Attachment) -> Result<()> {
+    let own = File::open("/proc/self/ns/net").doing(|| "open the own network namespace".into())?;
+    let outer = make_pair(host, attachment, &own)?;
+    let inside = Socket::route().doing(|| "open a netlink socket".into())?;
+    set_up_inside(&inside, attachment)?;
+    set_up_outside(host, attachment, outer)
+}
+
+/// Brings loopback up in the caller's network namespace, all that an isolated one needs.
+pub fn loopback() -> Result<()> {
+    let inside = Socket::route().doing(|| "open a netlink socket".into())?;
+    inside
+        .request(vec![route::link_up(1)])
+        .doing(|| "bring up loopback".into())
+}
+
+fn make_pair(host: &Socket, attachment: &Attachment, netns: &File) -> Result<u32> {
+    let outer = End {
+        name: &attachment.host_link,
+        mac: OUTER_MAC,
+    };
+    let inner = End {
+        name: &attachment.link,
+        mac: attachment.inner_mac(),
+    };
+    let pair = route::new_pair(&outer, &inner, netns.as_raw_fd(), attachment.mtu);
+    host.request(vec![pair])
+        .doing(|| format!("create link {}", attachment.host_link))?;
+    number(host, &attachment.host_link)
+}
+
+fn number(socket: &Socket, name: &str) -> Result<u32> {
+    let found = socket
+        .query(route::link_named(name))
+        .doing(|| format!("find link {name}"))?;
+    Ok(route::link_index(&found))
+}
+
+fn set_up_inside(inside: &Socket, attachment: &Attachment) -> Result<()> {
+    let index = number(inside, &attachment.link)?;
+    // Without IPv6 in the kernel the family is refused; then there is nothing to keep quiet.
+    inside
+        .request(vec![route::without_link_local(index)])
+        .or_else(ignore_unsupported)
+        .doing(|| "configure the inner link".into())?;
+    let steps = vec![
+        route::link_up(1),
+        route::link_up(index),
+        route::new_address(index, attachment.address, true),
+        route::new_neighbour(index, attachment.gateway, OUTER_MAC),
+        route::direct_route(index, attachment.gateway, None),
+        route::default_route(index, attachment.gateway),
+    ];
+    inside
+        .request(steps)
+        .doing(|| format!("set up {} inside", attachment.link))
+}
+
+fn set_up_outside(host: &Socket, attachment: &Attachment, index: u32) -> Result<()> {
+    host.request(vec![route::without_link_local(index)])
+        .or_else(ignore_unsupported)
+        .doing(|| "configure the outer link".into())?;
+    let settings = [
+        (Setting::ProxyArp, 1),
+        (Setting::Forwarding, 1),
+        (Setting::SendRedirects, 0),
+        (Setting::RpFilter, 2),
+        (Setting::RouteLocalnet, 1),
+    ];
+    let mut steps = vec![route::configure(index, &settings), route::link_up(index)];
+    if attachment.host_address.is_none() {
+        steps.push(route::new_address(index, attachment.gateway, false));
+    }
+    steps.push(route::new_neighbour(
+        index,
+        attachment.address,
+        attachment.inner_mac(),
+    ));
+    host.request(steps)
+        .doing(|| format!("set up {}", attachment.host_link))?;
+    let source = attachment.host_address.unwrap_or(attachment.gateway);
+    host.request(vec![route::direct_route(
+        index,
+        attachment.address,
+        Some(source),
+    )])
+    // The machine may have changed its address since; any source is better than no route.
+    .or_else(|_| host.request(vec![route::direct_route(index, attachment.address, None)]))
+    .doing(|| format!("route {} to {}", attachment.address, attachment.host_link))?;
+    // Asking makes the kernel notice at once that both ends are up; otherwise a worker does so up to a second later, and drops until then.
+    host.query(route::link_numbered(index))
+        .doing(|| format!("look at {}", attachment.host_link))?;
+    Ok(())
+}
+
+fn ignore_unsupported(error: io::Error) -> io::Result<()> {
+    match error.raw_os_error() {
+        Some(libc::EAFNOSUPPORT | libc::EOPNOTSUPP | libc::EINVAL) => Ok(()),
+        _ => Err(error),
+    }
 }

@@ -6,10 +6,13 @@
 
 pub mod attach;
 pub mod error;
+mod filter;
 pub mod host;
+mod netlink;
 pub mod pool;
 
 pub use attach::Attachment;
 pub use error::{Error, Result};
 pub use host::{Config, Host, HostPort, Link, Protocol};
+pub use netlink::Socket;
 pub use pool::Pool;

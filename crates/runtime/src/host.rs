@@ -1,18 +1,28 @@
 //! The door: one directory, one cgroup subtree and one shim program on this host, and the sandboxes that live in them.
 
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
-use crate::error::{Error, Result};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+use crate::cgroup::{self, Cgroups};
+use crate::error::{Doing, Error, Result};
+use crate::link::Link;
 use crate::sandbox::Sandbox;
-use crate::spec::SandboxSpec;
+use crate::spec::{Network, PidNamespace, SandboxSpec};
 
 /// Where everything of one host object lives.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Survives a reboot: writable layers and records of sandboxes, below `sandboxes/`. Made if missing.
     pub root: PathBuf,
-    /// Gone after a reboot, as /run: sockets and shared memory. Made if missing.
+    /// Gone after a reboot, as /run: sockets. Made if missing.
     pub state: PathBuf,
     /// Name of the cgroup subtree, as `podling-ab12`.
     pub cgroup: String,
@@ -21,30 +31,229 @@ pub struct Config {
 }
 
 /// The sandboxes of this host.
+#[derive(Debug)]
 pub struct Host {
     config: Config,
+    pub(crate) cgroups: Cgroups,
+    /// Readable only: a program that someone may write to cannot be executed.
+    program: File,
 }
 
 impl Host {
     /// Prepares directories, cgroups and the shim. Starts and adopts nothing.
     pub fn open(config: Config) -> Result<Arc<Host>> {
-        Ok(Arc::new(Host { config }))
+        check_name(&config.cgroup)?;
+        for directory in [&config.root.join("sandboxes"), &config.state] {
+            let make = fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o711)
+                .create(directory);
+            make.doing(|| format!("make {}", directory.display()))?;
+        }
+        let cgroups = Cgroups::open(Path::new(cgroup::ROOT), &config.cgroup)?;
+        let program = seal(config.shim).doing(|| "keep the shim in memory".into())?;
+        Ok(Arc::new(Host {
+            config,
+            cgroups,
+            program,
+        }))
     }
 
     /// Starts a sandbox; its network is attached when this returns.
     pub async fn create_sandbox(self: &Arc<Host>, spec: SandboxSpec) -> Result<Arc<Sandbox>> {
-        Err(Error::NotFound {
-            what: format!("{} in {}", spec.id, self.config.root.display()),
-        })
+        check_name(&spec.id)?;
+        let dir = self.sandbox_dir(&spec.id);
+        let state = self.state_dir(&spec.id);
+        if dir.exists() {
+            return Err(io::Error::from(io::ErrorKind::AlreadyExists))
+                .doing(|| format!("create sandbox {}", spec.id));
+        }
+        let host = Arc::clone(self);
+        let id = spec.id.clone();
+        let spawned = tokio::task::spawn_blocking(move || host.spawn(spec, &dir, &state)).await;
+        let spawned = spawned
+            .map_err(io::Error::other)
+            .doing(|| "start a shim".into())
+            .and_then(|result| result);
+        match spawned {
+            Ok((spec, socket, child)) => Sandbox::begin(self, spec, socket, child).await,
+            Err(error) => {
+                self.clean_up(&id).await?;
+                Err(error)
+            }
+        }
+    }
+
+    fn spawn(
+        &self,
+        spec: SandboxSpec,
+        dir: &Path,
+        state: &Path,
+    ) -> Result<(SandboxSpec, OwnedFd, Child)> {
+        for directory in [dir.to_owned(), dir.join("c"), state.to_owned()] {
+            fs::DirBuilder::new()
+                .mode(0o711)
+                .recursive(true)
+                .create(&directory)
+                .doing(|| format!("make {}", directory.display()))?;
+        }
+        save(&dir.join("spec.json"), &spec)?;
+        self.cgroups.create_sandbox(&spec.id, &spec.resources)?;
+        let doing = || format!("start the shim of sandbox {}", spec.id);
+        let (ours, theirs) = socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .doing(doing)?;
+        shim::packet::send(&ours, &self.shim_spec(&spec, state), &[]).doing(doing)?;
+        let log = File::create(dir.join("shim.log")).doing(doing)?;
+        let child = Command::new(format!("/proc/self/fd/{}", self.program.as_raw_fd()))
+            .arg(&spec.id)
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::from(theirs))
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .doing(doing)?;
+        Ok((spec, ours, child))
+    }
+
+    fn shim_spec(&self, spec: &SandboxSpec, state: &Path) -> shim::spec::Sandbox {
+        let own = |attachment: Option<&serde_json::Value>| {
+            Some(shim::spec::Network {
+                hostname: spec.hostname.clone(),
+                attachment: attachment.cloned(),
+            })
+        };
+        shim::spec::Sandbox {
+            id: spec.id.clone(),
+            state: state.to_owned(),
+            network: match &spec.network {
+                Network::Host => None,
+                Network::Isolated => own(None),
+                Network::Attached(attachment) => own(Some(attachment)),
+            },
+            host_ipc: spec.host_ipc,
+            share_process: spec.pid == PidNamespace::Shared,
+            host_pid: spec.pid == PidNamespace::Host,
+            sysctls: spec.sysctls.clone(),
+            cgroup_joins: self.cgroups.shim_joins(),
+            oom_score_adj: spec.oom_score_adj,
+        }
     }
 
     /// Finds every sandbox on disk, living (its shim answers) or dead (what was recorded is shown).
     pub async fn adopt(self: &Arc<Host>) -> Result<Vec<Arc<Sandbox>>> {
-        Ok(Vec::new())
+        let directory = self.config.root.join("sandboxes");
+        let entries = fs::read_dir(&directory).doing(|| format!("list {}", directory.display()))?;
+        let mut names: Vec<String> = entries
+            .flatten()
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .collect();
+        names.sort();
+        let mut sandboxes = Vec::new();
+        for id in names {
+            match load::<SandboxSpec>(&self.sandbox_dir(&id).join("spec.json")) {
+                Ok(spec) => sandboxes.push(self.adopt_one(spec).await?),
+                // It died before it was anything.
+                Err(error) => {
+                    tracing::warn!(%error, id, "removing the remains of a sandbox");
+                    self.clean_up(&id).await?;
+                }
+            }
+        }
+        Ok(sandboxes)
+    }
+
+    async fn adopt_one(self: &Arc<Host>, spec: SandboxSpec) -> Result<Arc<Sandbox>> {
+        match Link::connect(&spec.id, &self.state_dir(&spec.id)) {
+            Ok(socket) => Sandbox::adopt(self, spec, socket).await,
+            Err(error) => {
+                tracing::debug!(%error, id = spec.id, "a sandbox is dead");
+                // Its processes ended with it; should one have got away, it ends now.
+                self.cgroups.kill(&spec.id, None);
+                Ok(Sandbox::dead(self, spec))
+            }
+        }
     }
 
     /// Takes the cgroup subtree and the directories `sandboxes` and `state` away. All sandboxes must have been removed.
     pub fn remove(&self) -> Result<()> {
+        self.cgroups.remove_all()?;
+        for directory in [&self.config.root.join("sandboxes"), &self.config.state] {
+            remove_dir(directory)?;
+        }
         Ok(())
+    }
+
+    /// Takes away whatever there is of a sandbox that does not run.
+    pub(crate) async fn clean_up(&self, id: &str) -> Result<()> {
+        self.cgroups.kill(id, None);
+        self.cgroups.remove_sandbox(id).await?;
+        remove_dir(&self.state_dir(id))?;
+        remove_dir(&self.sandbox_dir(id))
+    }
+
+    pub(crate) fn sandbox_dir(&self, id: &str) -> PathBuf {
+        self.config.root.join("sandboxes").join(id)
+    }
+
+    fn state_dir(&self, id: &str) -> PathBuf {
+        self.config.state.join(id)
+    }
+}
+
+/// Names become directories and cgroups, so they must be no way out of them.
+pub(crate) fn check_name(name: &str) -> Result<()> {
+    let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    let is_sound =
+        (1..=128).contains(&name.len()) && !name.starts_with('.') && name.bytes().all(is_letter);
+    if is_sound {
+        Ok(())
+    } else {
+        Err(io::Error::from(io::ErrorKind::InvalidInput))
+            .doing(|| format!("use {name:?} as a name"))
+    }
+}
+
+/// A program that nobody can change any more.
+fn seal(program: &[u8]) -> io::Result<File> {
+    let mut memory = File::from(memfd_create(
+        "podling-shim",
+        MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,
+    )?);
+    memory.write_all(program)?;
+    fcntl_add_seals(
+        &memory,
+        SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE,
+    )?;
+    File::open(format!("/proc/self/fd/{}", memory.as_raw_fd()))
+}
+
+pub(crate) fn remove_dir(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other.doing(|| format!("remove {}", path.display())),
+    }
+}
+
+/// Writes a file so that it is there whole or not at all.
+pub(crate) fn save<T: serde::Serialize>(path: &Path, value: &T) -> Result<()> {
+    let doing = || format!("write {}", path.display());
+    let fresh = path.with_extension("new");
+    fs::write(&fresh, serde_json::to_vec(value).doing(doing)?).doing(doing)?;
+    fs::rename(fresh, path).doing(doing)
+}
+
+pub(crate) fn load<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
+    match fs::read(path) {
+        Ok(bytes) => serde_json::from_slice(&bytes).doing(|| format!("read {}", path.display())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Error::NotFound {
+            what: path.display().to_string(),
+        }),
+        Err(error) => Err(error).doing(|| format!("read {}", path.display())),
     }
 }

@@ -4,10 +4,14 @@
 //! probe or a restart policy is. Read in this order: `host` (the door), `spec` (what is asked for), `sandbox` (what lives), then
 //! `link` (the wire to the shim that holds a sandbox), `rootfs`, `cgroup` and `seccomp` (pure preparation).
 
+pub mod cgroup;
+mod container;
 pub mod error;
 pub mod host;
+mod link;
 pub mod rootfs;
 pub mod sandbox;
+pub mod seccomp;
 pub mod spec;
 pub mod stdio;
 pub(crate) mod sys;

@@ -1,21 +1,47 @@
 //! One sandbox: the namespaces a shim holds, the containers in them, and what can be done to them from here.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::net::TcpStream as StdTcpStream;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::process::Child;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rustix::pipe::{PipeFlags, pipe_with};
+use shim::protocol::{Call, Exit, Record, Reply};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-use crate::error::{Error, Result};
+use crate::container::{Entry, process};
+use crate::error::{Doing, Error, Result};
+use crate::host::{Host, check_name, load, remove_dir, save};
+use crate::link::{Event, Link};
+use crate::rootfs;
 use crate::spec::{ContainerSpec, ExecSpec, SandboxSpec, Stats, WindowSize};
-use crate::stdio::{Input, Output};
-use shim::protocol::Exit;
+use crate::stdio::{Input, Output, Terminal};
+
+/// How long a sandbox may take to kill what runs in it.
+const SHUTDOWN: Duration = Duration::from_secs(10);
 
 /// A sandbox, living or dead.
+#[derive(Debug)]
 pub struct Sandbox {
+    host: Arc<Host>,
     spec: SandboxSpec,
+    /// None: dead from the start.
+    link: Option<Arc<Link>>,
+    state: Mutex<State>,
     changes: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    is_alive: bool,
+    pid: Option<u32>,
+    containers: Vec<Entry>,
 }
 
 /// Where a container is in its life.
@@ -55,6 +81,7 @@ pub struct ContainerState {
 }
 
 /// A process started by [`Sandbox::exec`].
+#[derive(Debug)]
 pub struct Exec {
     /// What was asked for; closes the process's stdin when dropped.
     pub stdin: Option<Input>,
@@ -64,9 +91,14 @@ pub struct Exec {
     pub stderr: Option<Output>,
     /// Of the process.
     pub pid: u32,
+    number: u64,
+    terminal: Option<Terminal>,
+    exit: watch::Receiver<Option<Exit>>,
+    sandbox: Arc<Sandbox>,
 }
 
 /// The stdio of a running container.
+#[derive(Debug)]
 pub struct Attached {
     /// If it was asked for and the container has one that is still open.
     pub stdin: Option<Input>,
@@ -79,6 +111,115 @@ pub struct Attached {
 }
 
 impl Sandbox {
+    /// Waits until the shim of a new sandbox is ready.
+    pub(crate) async fn begin(
+        host: &Arc<Host>,
+        spec: SandboxSpec,
+        socket: OwnedFd,
+        child: Child,
+    ) -> Result<Arc<Sandbox>> {
+        let id = spec.id.clone();
+        let sandbox = Sandbox::with_link(host, spec, socket, Some(child))?;
+        match sandbox.hello().await {
+            Ok(_) => Ok(sandbox),
+            Err(error) => {
+                sandbox.wait_for_end().await;
+                host.clean_up(&id).await?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes over a sandbox from an earlier agent.
+    pub(crate) async fn adopt(
+        host: &Arc<Host>,
+        spec: SandboxSpec,
+        socket: OwnedFd,
+    ) -> Result<Arc<Sandbox>> {
+        let sandbox = Sandbox::with_link(host, spec, socket, None)?;
+        sandbox.recall();
+        let records = sandbox.hello().await?;
+        let mut state = sandbox.lock();
+        for record in records {
+            state.note(record);
+        }
+        // What the shim never heard of did not start, and will not.
+        for entry in state
+            .containers
+            .iter_mut()
+            .filter(|entry| entry.record.is_none())
+        {
+            entry.is_refused = true;
+        }
+        drop(state);
+        Ok(sandbox)
+    }
+
+    /// What is left of one whose shim is gone.
+    pub(crate) fn dead(host: &Arc<Host>, spec: SandboxSpec) -> Arc<Sandbox> {
+        let sandbox = Sandbox {
+            host: Arc::clone(host),
+            spec,
+            link: None,
+            state: Mutex::default(),
+            changes: watch::Sender::new(0),
+        };
+        sandbox.recall();
+        Arc::new(sandbox)
+    }
+
+    fn with_link(
+        host: &Arc<Host>,
+        spec: SandboxSpec,
+        socket: OwnedFd,
+        child: Option<Child>,
+    ) -> Result<Arc<Sandbox>> {
+        let link = Arc::new(Link::new(&spec.id, socket)?);
+        let state = Mutex::new(State {
+            is_alive: true,
+            ..State::default()
+        });
+        let changes = watch::Sender::new(0);
+        let sandbox = Arc::new(Sandbox {
+            host: Arc::clone(host),
+            spec,
+            link: Some(Arc::clone(&link)),
+            state,
+            changes,
+        });
+        tokio::spawn(listen(link, Arc::downgrade(&sandbox), child));
+        Ok(sandbox)
+    }
+
+    async fn hello(&self) -> Result<Vec<Record>> {
+        match self.link()?.call(Call::Hello, &[]).await? {
+            (
+                Reply::Hello {
+                    pid, containers, ..
+                },
+                _,
+            ) => {
+                self.lock().pid = Some(pid);
+                Ok(containers)
+            }
+            _ => Err(self.dead_error()),
+        }
+    }
+
+    /// Reads from disk which containers there are.
+    fn recall(&self) {
+        let directory = self.dir().join("c");
+        let entries = fs::read_dir(&directory).into_iter().flatten().flatten();
+        let mut containers: Vec<Entry> = entries
+            .filter_map(|entry| load::<Entry>(&entry.path().join("spec.json")).ok())
+            .collect();
+        containers.sort_by_key(|entry| entry.created_ns);
+        for entry in &mut containers {
+            entry.record = load(&directory.join(&entry.spec.id).join(shim::container::RECORD)).ok();
+        }
+        self.lock().containers = containers;
+    }
+
     /// As in the spec.
     pub fn id(&self) -> &str {
         &self.spec.id
@@ -91,27 +232,42 @@ impl Sandbox {
 
     /// Whether its shim lives. A dead sandbox can be looked at and removed, no more.
     pub fn is_alive(&self) -> bool {
-        false
+        self.lock().is_alive
     }
 
     /// Process id of the shim, whose namespaces are those of the sandbox.
     pub fn pid(&self) -> Option<u32> {
-        None
+        let state = self.lock();
+        state.pid.filter(|_| state.is_alive)
     }
 
     /// All containers that were not removed, in the order they were asked for.
     pub fn containers(&self) -> Vec<ContainerState> {
-        Vec::new()
+        let state = self.lock();
+        state
+            .containers
+            .iter()
+            .map(|entry| entry.state(state.is_alive))
+            .collect()
     }
 
     /// One container.
     pub fn container(&self, id: &str) -> Option<ContainerState> {
-        self.containers().into_iter().find(|state| state.id == id)
+        let state = self.lock();
+        state
+            .containers
+            .iter()
+            .find(|entry| entry.spec.id == id)
+            .map(|entry| entry.state(state.is_alive))
     }
 
     /// What was asked for.
-    pub fn container_spec(&self, _id: &str) -> Option<ContainerSpec> {
-        None
+    pub fn container_spec(&self, id: &str) -> Option<ContainerSpec> {
+        self.lock()
+            .containers
+            .iter()
+            .find(|entry| entry.spec.id == id)
+            .map(|entry| entry.spec.clone())
     }
 
     /// A number that rises with every change of a container or of the sandbox's life: wait for it, then look.
@@ -121,57 +277,319 @@ impl Sandbox {
 
     /// Starts a container; its process runs when this returns. After an error the container exists, exited, until it is removed.
     pub async fn start(&self, spec: ContainerSpec) -> Result<ContainerState> {
-        Err(self.unknown(&spec.id))
+        check_name(&spec.id)?;
+        let link = self.link()?;
+        let id = spec.id.clone();
+        let started = self.prepare(spec);
+        let result = match started {
+            Ok(container) => link.call(Call::Start(Box::new(container)), &[]).await,
+            Err(error) => Err(error),
+        };
+        let outcome = match result {
+            Ok((Reply::Started(record), _)) => {
+                self.lock().note(record);
+                self.container(&id).ok_or_else(|| self.unknown(&id))
+            }
+            Ok(_) => Err(self.dead_error()),
+            Err(error) => {
+                self.lock().refuse(&id);
+                Err(error)
+            }
+        };
+        self.changed();
+        outcome
+    }
+
+    /// Everything a container needs on disk and in cgroups before its process can be forked.
+    fn prepare(&self, spec: ContainerSpec) -> Result<shim::spec::Container> {
+        let dir = self.container_dir(&spec.id);
+        fs::create_dir(&dir).doing(|| format!("make {}", dir.display()))?;
+        let entry = Entry::new(spec.clone());
+        save(&dir.join("spec.json"), &entry)?;
+        self.lock().containers.push(entry);
+        let cgroup = self.host.cgroups.create_container(
+            &self.spec.id,
+            &spec.id,
+            &spec.resources,
+            spec.privileged,
+        )?;
+        Ok(crate::container::for_shim(&spec, dir, cgroup))
     }
 
     /// Sends a signal to a container's first process.
-    pub async fn signal(&self, id: &str, _signal: i32) -> Result<()> {
-        Err(self.unknown(id))
+    pub async fn signal(&self, id: &str, signal: i32) -> Result<()> {
+        let call = Call::Signal {
+            container: id.to_owned(),
+            signal,
+            all: false,
+        };
+        self.link()?.call(call, &[]).await.map(|_| ())
     }
 
     /// Kills every process of a container. Its end is seen as a change.
     pub async fn kill(&self, id: &str) -> Result<()> {
-        Err(self.unknown(id))
+        let call = Call::Signal {
+            container: id.to_owned(),
+            signal: libc::SIGKILL,
+            all: true,
+        };
+        self.link()?.call(call, &[]).await.map(|_| ())
     }
 
     /// Starts a further process in a container.
-    pub async fn exec(&self, spec: ExecSpec) -> Result<Exec> {
-        Err(self.unknown(&spec.container))
+    pub async fn exec(self: &Arc<Sandbox>, spec: ExecSpec) -> Result<Exec> {
+        let container = self
+            .container_spec(&spec.container)
+            .ok_or_else(|| self.unknown(&spec.container))?;
+        let pipes = Pipes::new(&spec).doing(|| "make pipes".into())?;
+        let call = shim::protocol::Exec {
+            container: spec.container.clone(),
+            process: process(&container, Some(&spec)),
+            tty: spec.tty,
+        };
+        let theirs: Vec<_> = pipes.theirs.iter().map(|fd| fd.as_fd()).collect();
+        let (reply, answer) = self
+            .link()?
+            .call(Call::Exec(Box::new(call)), &theirs)
+            .await?;
+        drop(theirs);
+        let (Reply::Exec { exec: number, pid }, Some(exit)) = (reply, answer.exit) else {
+            return Err(self.dead_error());
+        };
+        let mut exec = Exec {
+            stdin: None,
+            stdout: None,
+            stderr: None,
+            pid,
+            number,
+            terminal: None,
+            exit,
+            sandbox: Arc::clone(self),
+        };
+        match answer.fds.into_iter().next() {
+            Some(terminal) => exec.use_terminal(terminal, spec.stdin)?,
+            None => exec.use_pipes(pipes)?,
+        }
+        Ok(exec)
     }
 
     /// Joins the stdio of a running container.
-    pub async fn attach(&self, id: &str, _stdin: bool) -> Result<Attached> {
-        Err(self.unknown(id))
+    pub async fn attach(&self, id: &str, stdin: bool) -> Result<Attached> {
+        let (reply, answer) = self
+            .link()?
+            .call(
+                Call::Attach {
+                    container: id.to_owned(),
+                    stdin,
+                },
+                &[],
+            )
+            .await?;
+        let Reply::Attached { stdin, tty } = reply else {
+            return Err(self.dead_error());
+        };
+        let mut fds = answer.fds.into_iter();
+        let stdin = if stdin {
+            fds.next().map(Input::new).transpose()?
+        } else {
+            None
+        };
+        let stdout = fds
+            .next()
+            .map(Output::new)
+            .transpose()?
+            .ok_or_else(|| Error::NotRunning {
+                container: id.to_owned(),
+            })?;
+        Ok(Attached {
+            stdin,
+            stdout,
+            stderr: fds.next().map(Output::new).transpose()?,
+            tty,
+        })
     }
 
     /// Changes the size of a container's terminal.
-    pub async fn resize(&self, id: &str, _size: WindowSize) -> Result<()> {
-        Err(self.unknown(id))
+    pub async fn resize(&self, id: &str, size: WindowSize) -> Result<()> {
+        self.link()?
+            .call(
+                Call::Resize {
+                    container: id.to_owned(),
+                    size,
+                },
+                &[],
+            )
+            .await
+            .map(|_| ())
     }
 
-    /// Connects to a port on the sandbox's loopback.
+    /// Connects to a port on the sandbox's loopback: 127.0.0.1, or ::1 if nobody is there.
     pub async fn connect(&self, port: u16) -> Result<TcpStream> {
-        Err(self.unknown(&port.to_string()))
+        match self.connect_to(port, false).await {
+            Err(refusal) => self.connect_to(port, true).await.map_err(|_| refusal),
+            connected => connected,
+        }
     }
 
-    /// Reads at most `limit` bytes (the last ones if `tail`) of a file inside a container's root, running or not.
-    pub async fn read_file(&self, id: &str, _path: &Path, _limit: usize) -> Result<Vec<u8>> {
-        Err(self.unknown(id))
+    async fn connect_to(&self, port: u16, ipv6: bool) -> Result<TcpStream> {
+        let doing = || format!("connect to port {port} in sandbox {}", self.spec.id);
+        let (_, answer) = self.link()?.call(Call::Connect { port, ipv6 }, &[]).await?;
+        let socket = answer
+            .fds
+            .into_iter()
+            .next()
+            .ok_or_else(|| self.dead_error())?;
+        let stream = TcpStream::from_std(StdTcpStream::from(socket)).doing(doing)?;
+        stream.writable().await.doing(doing)?;
+        match stream.take_error().doing(doing)? {
+            Some(error) => Err(error).doing(doing),
+            None => Ok(stream),
+        }
+    }
+
+    /// Reads at most `limit` bytes of a file inside a container's root. What is mounted there is seen only while it runs.
+    pub async fn read_file(&self, id: &str, path: &Path, limit: usize) -> Result<Vec<u8>> {
+        let spec = self.container_spec(id).ok_or_else(|| self.unknown(id))?;
+        let running = self.container(id).and_then(|state| state.pid);
+        let layers = match running {
+            Some(pid) => vec![PathBuf::from(format!("/proc/{pid}/root"))],
+            None => std::iter::once(self.container_dir(id).join("upper"))
+                .chain(spec.layers)
+                .collect(),
+        };
+        rootfs::read(&layers, path, limit)
     }
 
     /// What a running container uses.
     pub async fn stats(&self, id: &str) -> Result<Stats> {
-        Err(self.unknown(id))
+        match self.container(id) {
+            Some(state) if state.phase == Phase::Running => {
+                self.host.cgroups.stats(&self.spec.id, id)
+            }
+            Some(_) => Err(Error::NotRunning {
+                container: id.to_owned(),
+            }),
+            None => Err(self.unknown(id)),
+        }
     }
 
     /// Forgets a container that has ended: its writable layer, records and cgroup. Its log stays. Kills it first if it runs.
     pub async fn remove_container(&self, id: &str) -> Result<()> {
-        Err(self.unknown(id))
+        if self.container(id).is_none() {
+            return Err(self.unknown(id));
+        }
+        if self.is_alive() {
+            self.end(id).await?;
+            self.link()?
+                .call(
+                    Call::Forget {
+                        container: id.to_owned(),
+                    },
+                    &[],
+                )
+                .await?;
+        }
+        self.host
+            .cgroups
+            .remove_container(&self.spec.id, id)
+            .await?;
+        remove_dir(&self.container_dir(id))?;
+        self.lock().containers.retain(|entry| entry.spec.id != id);
+        self.changed();
+        Ok(())
+    }
+
+    /// Kills a container and waits until it is dead.
+    async fn end(&self, id: &str) -> Result<()> {
+        let mut changes = self.changes();
+        if self
+            .container(id)
+            .is_some_and(|state| state.phase == Phase::Running)
+        {
+            match self.kill(id).await {
+                Err(Error::NotRunning { .. }) => {}
+                other => other?,
+            }
+        }
+        let is_over = |_: &u64| {
+            self.container(id)
+                .is_none_or(|state| state.phase == Phase::Exited)
+        };
+        let waited = tokio::time::timeout(SHUTDOWN, changes.wait_for(is_over)).await;
+        waited
+            .map(|_| ())
+            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))
+            .doing(|| format!("wait for the end of container {id}"))
     }
 
     /// Kills what runs, ends the shim and takes everything of this sandbox away. Idempotent.
     pub async fn remove(&self) -> Result<()> {
+        if self.is_alive()
+            && let Ok(link) = self.link()
+        {
+            // A shim that is gone or hangs has the same end: below.
+            let asked = tokio::time::timeout(SHUTDOWN, link.ask(Call::Shutdown, &[])).await;
+            if asked.is_err() {
+                self.kill_shim();
+            }
+            self.wait_for_end().await;
+        }
+        self.host.clean_up(&self.spec.id).await?;
+        self.lock().containers.clear();
+        self.changed();
         Ok(())
+    }
+
+    fn kill_shim(&self) {
+        if let Some(pid) = self
+            .pid()
+            .and_then(|pid| rustix::process::Pid::from_raw(pid as i32))
+        {
+            // It is ours as long as its socket is open.
+            rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap_or_default();
+        }
+    }
+
+    async fn wait_for_end(&self) {
+        let mut changes = self.changes();
+        let waited = tokio::time::timeout(SHUTDOWN, changes.wait_for(|_| !self.is_alive())).await;
+        if waited.is_err() {
+            tracing::warn!(sandbox = self.spec.id, "a shim does not end");
+        }
+    }
+
+    fn hear(&self, event: Event) {
+        match event {
+            Event::Started(record) | Event::Exited(record) => self.lock().note(record),
+        }
+        self.changed();
+    }
+
+    fn mark_dead(&self) {
+        self.lock().is_alive = false;
+        self.changed();
+    }
+
+    fn changed(&self) {
+        self.changes.send_modify(|number| *number += 1);
+    }
+
+    fn dir(&self) -> PathBuf {
+        self.host.sandbox_dir(&self.spec.id)
+    }
+
+    fn container_dir(&self, id: &str) -> PathBuf {
+        self.dir().join("c").join(id)
+    }
+
+    fn link(&self) -> Result<Arc<Link>> {
+        self.link.clone().ok_or_else(|| self.dead_error())
+    }
+
+    fn dead_error(&self) -> Error {
+        Error::Dead {
+            sandbox: self.spec.id.clone(),
+        }
     }
 
     fn unknown(&self, id: &str) -> Error {
@@ -179,27 +597,145 @@ impl Sandbox {
             what: format!("container {id} in sandbox {}", self.spec.id),
         }
     }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Later news never gives way to earlier: an end that overtook the reply to a start stays an end.
+    fn note(&mut self, record: Record) {
+        let Some(entry) = self
+            .containers
+            .iter_mut()
+            .find(|entry| entry.spec.id == record.container)
+        else {
+            return;
+        };
+        if entry
+            .record
+            .as_ref()
+            .is_none_or(|known| known.exit.is_none())
+        {
+            entry.record = Some(record);
+        }
+    }
+
+    fn refuse(&mut self, id: &str) {
+        if let Some(entry) = self.containers.iter_mut().find(|entry| entry.spec.id == id) {
+            entry.is_refused = true;
+        }
+    }
+}
+
+/// The task that hears a shim until it is gone, and reaps it if it is our child.
+async fn listen(link: Arc<Link>, sandbox: std::sync::Weak<Sandbox>, child: Option<Child>) {
+    let hear = |event| {
+        if let Some(sandbox) = sandbox.upgrade() {
+            sandbox.hear(event);
+        }
+    };
+    link.listen(hear).await;
+    if let Some(mut child) = child {
+        let reaped = tokio::task::spawn_blocking(move || child.wait()).await;
+        tracing::debug!(?reaped, "a shim ended");
+    }
+    if let Some(sandbox) = sandbox.upgrade() {
+        sandbox.mark_dead();
+    }
+}
+
+/// Both ends of a further process's streams.
+struct Pipes {
+    theirs: Vec<OwnedFd>,
+    stdin: Option<OwnedFd>,
+    outputs: Option<(OwnedFd, OwnedFd)>,
+}
+
+impl Pipes {
+    fn new(spec: &ExecSpec) -> io::Result<Pipes> {
+        if spec.tty.is_some() {
+            return Ok(Pipes {
+                theirs: Vec::new(),
+                stdin: None,
+                outputs: None,
+            });
+        }
+        let pipe = || pipe_with(PipeFlags::CLOEXEC);
+        let (their_stdin, stdin) = match spec.stdin {
+            true => pipe().map(|(theirs, ours)| (theirs, Some(ours)))?,
+            false => (OwnedFd::from(fs::File::open("/dev/null")?), None),
+        };
+        let ((stdout, their_stdout), (stderr, their_stderr)) = (pipe()?, pipe()?);
+        Ok(Pipes {
+            theirs: vec![their_stdin, their_stdout, their_stderr],
+            stdin,
+            outputs: Some((stdout, stderr)),
+        })
+    }
 }
 
 impl Exec {
-    /// Waits for the end of the process.
-    pub async fn wait(&mut self) -> Result<Exit> {
-        tokio::time::sleep(Duration::ZERO).await;
-        Ok(Exit::default())
+    fn use_pipes(&mut self, pipes: Pipes) -> Result<()> {
+        // Dropping our copies of its ends lets us see when it closed them.
+        drop(pipes.theirs);
+        self.stdin = pipes.stdin.map(Input::new).transpose()?;
+        if let Some((stdout, stderr)) = pipes.outputs {
+            (self.stdout, self.stderr) = (Some(Output::new(stdout)?), Some(Output::new(stderr)?));
+        }
+        Ok(())
     }
 
-    /// Changes the size of its terminal.
-    pub fn resize(&self, _size: WindowSize) -> Result<()> {
+    fn use_terminal(&mut self, terminal: OwnedFd, stdin: bool) -> Result<()> {
+        let copy = || terminal.try_clone().doing(|| "copy a terminal".into());
+        self.stdin = if stdin {
+            Some(Input::new(copy()?)?)
+        } else {
+            None
+        };
+        self.stdout = Some(Output::new(copy()?)?);
+        self.terminal = Some(Terminal::new(terminal));
         Ok(())
+    }
+
+    /// Waits for the end of the process.
+    pub async fn wait(&mut self) -> Result<Exit> {
+        match self.exit.wait_for(Option::is_some).await {
+            Ok(exit) => exit.ok_or_else(|| self.sandbox.dead_error()),
+            Err(_) => Err(self.sandbox.dead_error()),
+        }
+    }
+
+    /// Changes the size of its terminal, if it has one.
+    pub fn resize(&self, size: WindowSize) -> Result<()> {
+        self.terminal
+            .as_ref()
+            .map_or(Ok(()), |terminal| terminal.resize(size))
     }
 
     /// Something that changes the size of its terminal and may be kept apart from the streams.
-    pub fn resizer(&self) -> Option<crate::stdio::Terminal> {
-        None
+    pub fn resizer(&self) -> Option<Terminal> {
+        self.terminal.clone()
     }
 
     /// Sends it a signal.
-    pub async fn signal(&self, _signal: i32) -> Result<()> {
-        Ok(())
+    pub async fn signal(&self, signal: i32) -> Result<()> {
+        self.sandbox
+            .link()?
+            .call(
+                Call::SignalExec {
+                    exec: self.number,
+                    signal,
+                },
+                &[],
+            )
+            .await
+            .map(|_| ())
     }
+}
+
+/// A moment in nanoseconds since 1970.
+pub(crate) fn moment(nanoseconds: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_nanos(nanoseconds)
 }

@@ -1,3 +1,5 @@
 //! The program around the library.
 
-fn main() {}
+fn main() {
+    std::process::exit(shim::run());
+}

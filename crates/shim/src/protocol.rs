@@ -64,10 +64,12 @@ pub enum Call {
         /// To what.
         size: spec::WindowSize,
     },
-    /// Connect to a port on the sandbox's loopback. The socket comes back.
+    /// Connect to a port on the sandbox's loopback. The socket comes back, perhaps before it is connected.
     Connect {
         /// Where.
         port: u16,
+        /// On ::1 rather than 127.0.0.1.
+        ipv6: bool,
     },
     /// Forget a container that has ended.
     Forget {
@@ -128,6 +130,8 @@ pub enum Reply {
         /// All containers that are not forgotten.
         containers: Vec<Record>,
     },
+    /// To `Start`.
+    Started(Record),
     /// To `Exec`.
     Exec {
         /// The number that names it from now on.

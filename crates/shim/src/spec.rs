@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub struct Sandbox {
     /// For messages.
     pub id: String,
-    /// Where to listen for agents and to mount /dev/shm; short-lived, as /run.
+    /// Where to listen for agents; short-lived, as /run.
     pub state: PathBuf,
     /// None: share the host's network and host name.
     pub network: Option<Network>,

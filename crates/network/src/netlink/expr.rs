@@ -1,0 +1,279 @@
+//! The packet filter's vocabulary: tables, chains, sets and rules as messages, and the expressions that rules are made of.
+
+use std::net::Ipv4Addr;
+
+use super::message::{APPEND, CREATE, Message};
+
+const NETFILTER_TABLES: u16 = 10;
+const BATCH_BEGIN: u16 = 0x10;
+const BATCH_END: u16 = 0x11;
+const NEW_TABLE: u16 = 0;
+const DELETE_TABLE: u16 = 2;
+const NEW_CHAIN: u16 = 3;
+const NEW_RULE: u16 = 6;
+const NEW_SET: u16 = 9;
+const NEW_ELEMENTS: u16 = 12;
+const IPV4: u8 = 2;
+
+const LIST_ELEMENT: u16 = 1;
+const DATA_VALUE: u16 = 1;
+const DATA_VERDICT: u16 = 2;
+const MAP: u32 = 8;
+
+fn message(kind: u16, flags: u16) -> Message {
+    Message::new(NETFILTER_TABLES << 8 | kind, flags, &[IPV4, 0, 0, 0])
+}
+
+fn bracket(kind: u16) -> Message {
+    let [high, low] = NETFILTER_TABLES.to_be_bytes();
+    Message::new(kind, 0, &[0, 0, high, low])
+}
+
+pub(crate) fn begin() -> Message {
+    bracket(BATCH_BEGIN)
+}
+
+pub(crate) fn end() -> Message {
+    bracket(BATCH_END)
+}
+
+pub(crate) fn new_table(name: &str) -> Message {
+    message(NEW_TABLE, CREATE).text(1, name)
+}
+
+pub(crate) fn delete_table(name: &str) -> Message {
+    message(DELETE_TABLE, 0).text(1, name)
+}
+
+/// Where packets are met.
+pub(crate) struct Hook {
+    /// `filter` or `nat`.
+    pub(crate) kind: &'static str,
+    pub(crate) number: u32,
+    pub(crate) priority: i32,
+}
+
+pub(crate) fn new_chain(table: &str, name: &str, hook: &Hook) -> Message {
+    message(NEW_CHAIN, CREATE)
+        .text(1, table)
+        .text(3, name)
+        .nest(4, |inner| {
+            inner.be32(1, hook.number).be32(2, hook.priority as u32)
+        })
+        .text(7, hook.kind)
+}
+
+/// The user-space numbers of the types, six bits each, and the length in bytes.
+#[derive(Clone, Copy)]
+pub(crate) struct Type {
+    pub(crate) code: u32,
+    pub(crate) bytes: u32,
+}
+
+pub(crate) const ADDRESS: Type = Type { code: 7, bytes: 4 };
+pub(crate) const PROTOCOL: Type = Type { code: 12, bytes: 4 };
+pub(crate) const PORT: Type = Type { code: 13, bytes: 4 };
+
+/// One after the other.
+pub(crate) fn concat(types: &[Type]) -> Type {
+    types
+        .iter()
+        .fold(Type { code: 0, bytes: 0 }, |all, one| Type {
+            code: all.code << 6 | one.code,
+            bytes: all.bytes + one.bytes,
+        })
+}
+
+pub(crate) fn new_set(table: &str, name: &str, id: u32, key: Type, data: Option<Type>) -> Message {
+    let flags = if data.is_some() { MAP } else { 0 };
+    let set = message(NEW_SET, CREATE)
+        .text(1, table)
+        .text(2, name)
+        .be32(3, flags)
+        .be32(4, key.code)
+        .be32(5, key.bytes)
+        .be32(10, id);
+    match data {
+        Some(data) => set.be32(6, data.code).be32(7, data.bytes),
+        None => set,
+    }
+}
+
+/// Keys, each with what it maps to, if it is a map.
+pub(crate) fn new_elements(
+    table: &str,
+    set: &str,
+    elements: &[(Vec<u8>, Option<Vec<u8>>)],
+) -> Message {
+    message(NEW_ELEMENTS, CREATE)
+        .text(1, table)
+        .text(2, set)
+        .nest(3, |list| {
+            elements.iter().fold(list, |list, (key, data)| {
+                list.nest(LIST_ELEMENT, |element| {
+                    let element = element.nest(1, |inner| inner.attr(DATA_VALUE, key));
+                    match data {
+                        Some(data) => element.nest(2, |inner| inner.attr(DATA_VALUE, data)),
+                        None => element,
+                    }
+                })
+            })
+        })
+}
+
+/// A rule: each expression in turn, until one does not hold.
+pub(crate) fn new_rule(table: &str, chain: &str, expressions: &[Expression<'_>]) -> Message {
+    let rule = message(NEW_RULE, CREATE | APPEND)
+        .text(1, table)
+        .text(2, chain);
+    rule.nest(4, |list| {
+        expressions.iter().fold(list, |list, one| {
+            list.nest(LIST_ELEMENT, |element| one.write(element))
+        })
+    })
+}
+
+/// Registers are numbered in words of four bytes: a concatenation lies in neighbouring ones.
+const WORD: u32 = 8;
+const VERDICT: u32 = 0;
+
+/// What a rule does or asks, in registers of four bytes.
+pub(crate) enum Expression<'a> {
+    /// Name of the link it came in by, in register 0 and following.
+    InName,
+    /// Name of the link it leaves by.
+    OutName,
+    /// Its transport protocol, in this register.
+    TransportProtocol(u32),
+    /// Its source address.
+    Source(u32),
+    /// Its destination address.
+    Destination(u32),
+    /// Its destination port.
+    DestinationPort(u32),
+    /// Keep only these bits of register 0.
+    Mask([u8; 4]),
+    /// Go on only if register 0 and following hold this.
+    Equal(&'a [u8]),
+    /// Go on only if not.
+    Different(&'a [u8]),
+    /// The kind of the destination address (2 is local), in register 0.
+    DestinationKind,
+    /// The link by which the source would be reached, if it is that by which it came, else 0: in register 0.
+    ReversePath,
+    /// Go on only if register 0 and following are a key of this set.
+    Contained(&'a str),
+    /// Go on only if so, and put what it maps to into register 4 and following.
+    Mapped(&'a str),
+    /// Send it to the address in register 4 and the port in register 5.
+    DestinationNat,
+    /// Give it this machine's address and a random port.
+    Masquerade,
+    /// No further rule of this chain.
+    Accept,
+    /// Away with it.
+    Drop,
+}
+
+impl Expression<'_> {
+    fn write(&self, element: Message) -> Message {
+        match self {
+            Expression::InName => meta(element, 6, 0),
+            Expression::OutName => meta(element, 7, 0),
+            Expression::TransportProtocol(register) => meta(element, 16, *register),
+            Expression::Source(register) => payload(element, *register, 1, 12, 4),
+            Expression::Destination(register) => payload(element, *register, 1, 16, 4),
+            Expression::DestinationPort(register) => payload(element, *register, 2, 2, 2),
+            Expression::Mask(mask) => named(element, "bitwise", |data| {
+                let data = data.be32(1, WORD).be32(2, WORD).be32(3, 4);
+                data.nest(4, |inner| inner.attr(DATA_VALUE, mask))
+                    .nest(5, |inner| inner.attr(DATA_VALUE, &[0; 4]))
+            }),
+            Expression::Equal(value) => compare(element, 0, value),
+            Expression::Different(value) => compare(element, 1, value),
+            Expression::DestinationKind => named(element, "fib", |data| {
+                data.be32(1, WORD).be32(2, 3).be32(3, 2)
+            }),
+            Expression::ReversePath => named(element, "fib", |data| {
+                data.be32(1, WORD).be32(2, 1).be32(3, 1 | 8)
+            }),
+            Expression::Contained(set) => {
+                named(element, "lookup", |data| data.text(1, set).be32(2, WORD))
+            }
+            Expression::Mapped(set) => named(element, "lookup", |data| {
+                data.text(1, set).be32(2, WORD).be32(3, WORD + 4)
+            }),
+            Expression::DestinationNat => named(element, "nat", |data| {
+                let data = data.be32(1, 1).be32(2, u32::from(IPV4));
+                data.be32(3, WORD + 4)
+                    .be32(4, WORD + 4)
+                    .be32(5, WORD + 5)
+                    .be32(6, WORD + 5)
+            }),
+            Expression::Masquerade => named(element, "masq", |data| data.be32(1, 0x10)),
+            Expression::Accept => verdict(element, 1),
+            Expression::Drop => verdict(element, 0),
+        }
+    }
+}
+
+fn named(element: Message, name: &str, fill: impl FnOnce(Message) -> Message) -> Message {
+    element.text(1, name).nest(2, fill)
+}
+
+fn meta(element: Message, key: u32, register: u32) -> Message {
+    named(element, "meta", |data| {
+        data.be32(1, WORD + register).be32(2, key)
+    })
+}
+
+fn payload(element: Message, register: u32, base: u32, offset: u32, bytes: u32) -> Message {
+    named(element, "payload", |data| {
+        data.be32(1, WORD + register)
+            .be32(2, base)
+            .be32(3, offset)
+            .be32(4, bytes)
+    })
+}
+
+fn compare(element: Message, operator: u32, value: &[u8]) -> Message {
+    named(element, "cmp", |data| {
+        data.be32(1, WORD)
+            .be32(2, operator)
+            .nest(3, |inner| inner.attr(DATA_VALUE, value))
+    })
+}
+
+fn verdict(element: Message, code: u32) -> Message {
+    named(element, "immediate", |data| {
+        data.be32(1, VERDICT).nest(2, |inner| {
+            inner.nest(DATA_VERDICT, |verdict| verdict.be32(1, code))
+        })
+    })
+}
+
+/// A key or value of several parts, each padded to four bytes.
+pub(crate) fn words(parts: &[Word]) -> Vec<u8> {
+    parts.iter().flat_map(Word::bytes).collect()
+}
+
+/// One part of a key or value.
+#[derive(Clone, Copy)]
+pub(crate) enum Word {
+    Protocol(u8),
+    Address(Ipv4Addr),
+    Port(u16),
+}
+
+impl Word {
+    fn bytes(&self) -> [u8; 4] {
+        match self {
+            Word::Protocol(number) => [*number, 0, 0, 0],
+            Word::Address(address) => address.octets(),
+            Word::Port(port) => {
+                let [high, low] = port.to_be_bytes();
+                [high, low, 0, 0]
+            }
+        }
+    }
+}
