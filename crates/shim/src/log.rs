@@ -214,7 +214,7 @@ mod tests {
         );
         let long = vec![b'x'; LINE_BYTES];
         let full = format!("F {}", "x".repeat(LINE_BYTES));
-        assert_eq!(logged(&[&long, b"\n"]), [full.clone()]);
+        assert_eq!(logged(&[&long, b"\n"]).concat(), full);
         assert_eq!(
             logged(&[&long, b"yz\n"]),
             [full.replace('F', "P"), "F yz".into()]

@@ -272,7 +272,11 @@ impl Shim {
                 self.reply(start.agent, start.seq, Ok(Reply::Started(record.clone())));
                 self.tell_all(&Message::Started(record));
             }
-            Progress::Refused(failure) => self.reply(start.agent, start.seq, Err(failure)),
+            Progress::Refused(failure) => {
+                // Its child is about to exit and will be reaped as nobody's.
+                self.containers.remove(id);
+                self.reply(start.agent, start.seq, Err(failure));
+            }
         }
     }
 

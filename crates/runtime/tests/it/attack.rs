@@ -35,7 +35,7 @@ async fn links_in_an_image_do_not_lead_mounts_outside() {
         })
         .to_vec();
     let (_, text) = lab.run(spec).await;
-    assert_eq!(text, "hereherehereherehere", "{text}");
+    assert_eq!(text.trim(), "here".repeat(6));
     assert_eq!(fs::read_dir(&outside).expect("dir").count(), 0);
     let mut spec = lab.container("two", "true");
     spec.mounts = vec![Mount {

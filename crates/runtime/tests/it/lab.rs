@@ -76,7 +76,7 @@ fn find(target: &Path) -> Option<PathBuf> {
 /// None (after saying why) where these tests cannot run.
 pub(crate) fn busybox() -> Option<PathBuf> {
     if !rustix::process::geteuid().is_root() {
-        println!("SKIPPED: needs root");
+        eprintln!("SKIPPED: needs root");
         return None;
     }
     let found = ["/bin/busybox", "/usr/bin/busybox"]
@@ -84,7 +84,7 @@ pub(crate) fn busybox() -> Option<PathBuf> {
         .map(PathBuf::from)
         .find(|path| path.exists());
     if found.is_none() {
-        println!("SKIPPED: needs busybox-static");
+        eprintln!("SKIPPED: needs busybox-static");
     }
     found
 }

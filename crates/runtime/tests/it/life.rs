@@ -128,8 +128,7 @@ async fn file_systems_are_separate_and_the_sandbox_is_shared() {
         "while ! [ -s /dev/shm/y ] || ! netstat -ltn | grep -q 7000; do usleep 20000; done",
     )
     .await;
-    let script =
-        "ls /tmp/x; cat /dev/shm/y; nc 127.0.0.1 7000 < /dev/null; hostname; cat /proc/1/comm";
+    let script = "ls /tmp/x; cat /dev/shm/y; nc 127.0.0.1 7000 < /dev/null; hostname; cat /proc/1/comm; true";
     let (_, text) = lab.run(lab.container("b", script)).await;
     assert!(
         text.contains("/tmp/x: No such file") && text.contains("shared\nreached\nlab\nsh\n"),
@@ -183,7 +182,7 @@ async fn a_new_agent_finds_what_runs_and_what_ended() {
         .expect("start");
     lab.wait("ended").await;
     lab.sandbox
-        .start(lab.container("living", "read x; echo got $x; exit 9"))
+        .start(lab.container("living", "sleep 1000"))
         .await
         .expect("start");
     // The old agent is gone: its runtime forgets the sandbox and hears nothing more.
@@ -204,18 +203,7 @@ async fn a_new_agent_finds_what_runs_and_what_ended() {
         5
     );
     lab.sandbox.kill("living").await.expect("kill");
-    assert_eq!(
-        lab.wait("living").await.exit.expect("exit").code,
-        if cfg!(any()) {
-            0
-        } else {
-            lab.sandbox
-                .container("living")
-                .and_then(|s| s.exit)
-                .expect("exit")
-                .code
-        }
-    );
+    assert_eq!(lab.wait("living").await.exit.expect("exit").code, 137);
     lab.finish().await;
 }
 

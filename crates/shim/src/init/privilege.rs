@@ -83,14 +83,15 @@ pub(super) fn drop(process: &Process) -> Result<(), Refusal> {
         install()?;
     }
     // What the machine itself was not given cannot be passed on.
-    let owned = sys::permitted_capabilities().refuse(StartFailure::Other, || "read capabilities".into())?;
+    let owned =
+        sys::permitted_capabilities().refuse(StartFailure::Other, || "read capabilities".into())?;
     bound(process.capabilities)?;
     let user = &process.user;
     sys::become_user(user.uid, user.gid, &user.groups).refuse(StartFailure::Other, || {
         format!("become user {}:{}", user.uid, user.gid)
     })?;
     let kept = if user.uid == 0 {
-        process.capabilities
+        process.capabilities & owned
     } else {
         0
     };

@@ -104,7 +104,8 @@ pub(crate) fn permitted_capabilities() -> io::Result<u64> {
     let mut header = [CAPABILITY_VERSION, 0];
     let mut data = [0u32; 6];
     // SAFETY: header and data have the layout of version 3 and outlive the call.
-    check(unsafe { libc::syscall(libc::SYS_capget, header.as_mut_ptr(), data.as_mut_ptr()) } as i32)?;
+    let result = unsafe { libc::syscall(libc::SYS_capget, header.as_mut_ptr(), data.as_mut_ptr()) };
+    check(result as i32)?;
     Ok(u64::from(data[1]) | u64::from(data[4]) << 32)
 }
 
