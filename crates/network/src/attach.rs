@@ -46,7 +46,7 @@ impl Attachment {
 ///
 /// Everything happens here in a few round trips, because done by one agent for all it would queue behind the kernel's one lock.
 pub fn perform(host: &Socket, attachment: &Attachment) -> Result<()> {
-    let own = File::open("/proc/self/ns/net").doing(|| "open the own network namespace".into())?;
+    let own = File::open("/proc/thread-self/ns/net").doing(|| "open the own network namespace".into())?;
     let outer = make_pair(host, attachment, &own)?;
     let inside = Socket::route().doing(|| "open a netlink socket".into())?;
     set_up_inside(&inside, attachment)?;
@@ -56,30 +56,19 @@ pub fn perform(host: &Socket, attachment: &Attachment) -> Result<()> {
 /// Brings loopback up in the caller's network namespace, all that an isolated one needs.
 pub fn loopback() -> Result<()> {
     let inside = Socket::route().doing(|| "open a netlink socket".into())?;
-    inside
-        .request(vec![route::link_up(1)])
-        .doing(|| "bring up loopback".into())
+    inside.request(vec![route::link_up(1)]).doing(|| "bring up loopback".into())
 }
 
 fn make_pair(host: &Socket, attachment: &Attachment, netns: &File) -> Result<u32> {
-    let outer = End {
-        name: &attachment.host_link,
-        mac: OUTER_MAC,
-    };
-    let inner = End {
-        name: &attachment.link,
-        mac: attachment.inner_mac(),
-    };
+    let outer = End { name: &attachment.host_link, mac: OUTER_MAC };
+    let inner = End { name: &attachment.link, mac: attachment.inner_mac() };
     let pair = route::new_pair(&outer, &inner, netns.as_raw_fd(), attachment.mtu);
-    host.request(vec![pair])
-        .doing(|| format!("create link {}", attachment.host_link))?;
+    host.request(vec![pair]).doing(|| format!("create link {}", attachment.host_link))?;
     number(host, &attachment.host_link)
 }
 
 fn number(socket: &Socket, name: &str) -> Result<u32> {
-    let found = socket
-        .query(route::link_named(name))
-        .doing(|| format!("find link {name}"))?;
+    let found = socket.query(route::link_named(name)).doing(|| format!("find link {name}"))?;
     Ok(route::link_index(&found))
 }
 
@@ -98,9 +87,7 @@ fn set_up_inside(inside: &Socket, attachment: &Attachment) -> Result<()> {
         route::direct_route(index, attachment.gateway, None),
         route::default_route(index, attachment.gateway),
     ];
-    inside
-        .request(steps)
-        .doing(|| format!("set up {} inside", attachment.link))
+    inside.request(steps).doing(|| format!("set up {} inside", attachment.link))
 }
 
 fn set_up_outside(host: &Socket, attachment: &Attachment, index: u32) -> Result<()> {
@@ -118,25 +105,15 @@ fn set_up_outside(host: &Socket, attachment: &Attachment, index: u32) -> Result<
     if attachment.host_address.is_none() {
         steps.push(route::new_address(index, attachment.gateway, false));
     }
-    steps.push(route::new_neighbour(
-        index,
-        attachment.address,
-        attachment.inner_mac(),
-    ));
-    host.request(steps)
-        .doing(|| format!("set up {}", attachment.host_link))?;
+    steps.push(route::new_neighbour(index, attachment.address, attachment.inner_mac()));
+    host.request(steps).doing(|| format!("set up {}", attachment.host_link))?;
     let source = attachment.host_address.unwrap_or(attachment.gateway);
-    host.request(vec![route::direct_route(
-        index,
-        attachment.address,
-        Some(source),
-    )])
-    // The machine may have changed its address since; any source is better than no route.
-    .or_else(|_| host.request(vec![route::direct_route(index, attachment.address, None)]))
-    .doing(|| format!("route {} to {}", attachment.address, attachment.host_link))?;
+    host.request(vec![route::direct_route(index, attachment.address, Some(source))])
+        // The machine may have changed its address since; any source is better than no route.
+        .or_else(|_| host.request(vec![route::direct_route(index, attachment.address, None)]))
+        .doing(|| format!("route {} to {}", attachment.address, attachment.host_link))?;
     // Asking makes the kernel notice at once that both ends are up; otherwise a worker does so up to a second later, and drops until then.
-    host.query(route::link_numbered(index))
-        .doing(|| format!("look at {}", attachment.host_link))?;
+    host.query(route::link_numbered(index)).doing(|| format!("look at {}", attachment.host_link))?;
     Ok(())
 }
 

@@ -7,36 +7,16 @@ use std::net::Ipv4Addr;
 
 use crate::host::{Config, HostPort, Protocol};
 use crate::netlink::expr::{
-    ADDRESS, Expression as E, Hook, PORT, PROTOCOL, Word, begin, concat, delete_table, end,
-    new_chain, new_elements, new_rule, new_set, new_table, words,
+    ADDRESS, Expression as E, Hook, PORT, PROTOCOL, Word, begin, concat, delete_table, end, new_chain, new_elements,
+    new_rule, new_set, new_table, words,
 };
 use crate::netlink::message::{ACK, Message};
 
-const RAW: Hook = Hook {
-    kind: "filter",
-    number: 0,
-    priority: -300,
-};
-const FORWARD: Hook = Hook {
-    kind: "filter",
-    number: 2,
-    priority: -1,
-};
-const PREROUTING: Hook = Hook {
-    kind: "nat",
-    number: 0,
-    priority: -100,
-};
-const OUTPUT: Hook = Hook {
-    kind: "nat",
-    number: 3,
-    priority: -100,
-};
-const POSTROUTING: Hook = Hook {
-    kind: "nat",
-    number: 4,
-    priority: 100,
-};
+const RAW: Hook = Hook { kind: "filter", number: 0, priority: -300 };
+const FORWARD: Hook = Hook { kind: "filter", number: 2, priority: -1 };
+const PREROUTING: Hook = Hook { kind: "nat", number: 0, priority: -100 };
+const OUTPUT: Hook = Hook { kind: "nat", number: 3, priority: -100 };
+const POSTROUTING: Hook = Hook { kind: "nat", number: 4, priority: 100 };
 
 const LOCAL: [u8; 4] = 2u32.to_ne_bytes();
 const NONE: [u8; 4] = [0; 4];
@@ -45,23 +25,13 @@ const LOOPBACK_MASK: [u8; 4] = [255, 0, 0, 0];
 
 /// Removes the table. It is made first, since removing what is not there would be refused.
 pub(crate) fn removal(table: &str) -> Vec<Message> {
-    vec![
-        begin(),
-        new_table(table),
-        delete_table(table).with_flags(ACK),
-        end(),
-    ]
+    vec![begin(), new_table(table), delete_table(table).with_flags(ACK), end()]
 }
 
 /// Replaces the table.
 pub(crate) fn replacement(config: &Config, ports: &[HostPort]) -> Vec<Message> {
     let table = config.table.as_str();
-    let mut batch = vec![
-        begin(),
-        new_table(table),
-        delete_table(table),
-        new_table(table),
-    ];
+    let mut batch = vec![begin(), new_table(table), delete_table(table), new_table(table)];
     batch.extend(sets(table, ports));
     batch.extend(spoofing(config));
     batch.extend(forwarding(config));
@@ -79,28 +49,17 @@ fn sets(table: &str, ports: &[HostPort]) -> Vec<Message> {
     let target = concat(&[ADDRESS, PORT]);
     let mut messages = vec![
         new_set(table, "ports", 1, concat(&[PROTOCOL, PORT]), Some(target)),
-        new_set(
-            table,
-            "address-ports",
-            2,
-            concat(&[PROTOCOL, ADDRESS, PORT]),
-            Some(target),
-        ),
+        new_set(table, "address-ports", 2, concat(&[PROTOCOL, ADDRESS, PORT]), Some(target)),
         new_set(table, "hairpin", 3, concat(&[ADDRESS, ADDRESS]), None),
     ];
     // A key that is there twice would have the whole table refused: the first to ask keeps the port.
     let unique = |elements: Vec<Element>| {
         let mut seen = std::collections::HashSet::new();
-        elements
-            .into_iter()
-            .filter(|(key, _)| seen.insert(key.clone()))
-            .collect::<Vec<_>>()
+        elements.into_iter().filter(|(key, _)| seen.insert(key.clone())).collect::<Vec<_>>()
     };
-    for (name, elements) in [
-        ("ports", anywhere(ports)),
-        ("address-ports", addressed(ports)),
-        ("hairpin", hairpins(ports)),
-    ] {
+    for (name, elements) in
+        [("ports", anywhere(ports)), ("address-ports", addressed(ports)), ("hairpin", hairpins(ports))]
+    {
         // The length of a nested attribute has 16 bits.
         for part in unique(elements).chunks(500) {
             messages.push(new_elements(table, name, part));
@@ -116,47 +75,20 @@ fn target(port: &HostPort) -> Option<Vec<u8>> {
 }
 
 fn anywhere(ports: &[HostPort]) -> Vec<Element> {
-    let key = |port: &HostPort| {
-        words(&[
-            Word::Protocol(number(port.protocol)),
-            Word::Port(port.host_port),
-        ])
-    };
-    ports
-        .iter()
-        .filter(|port| port.host_address.is_none())
-        .map(|port| (key(port), target(port)))
-        .collect()
+    let key = |port: &HostPort| words(&[Word::Protocol(number(port.protocol)), Word::Port(port.host_port)]);
+    ports.iter().filter(|port| port.host_address.is_none()).map(|port| (key(port), target(port))).collect()
 }
 
 fn addressed(ports: &[HostPort]) -> Vec<Element> {
     let key = |port: &HostPort, address: Ipv4Addr| {
-        words(&[
-            Word::Protocol(number(port.protocol)),
-            Word::Address(address),
-            Word::Port(port.host_port),
-        ])
+        words(&[Word::Protocol(number(port.protocol)), Word::Address(address), Word::Port(port.host_port)])
     };
-    ports
-        .iter()
-        .filter_map(|port| {
-            port.host_address
-                .map(|address| (key(port, address), target(port)))
-        })
-        .collect()
+    ports.iter().filter_map(|port| port.host_address.map(|address| (key(port, address), target(port)))).collect()
 }
 
 /// Who reaches itself through the machine must not see its own address as the peer's.
 fn hairpins(ports: &[HostPort]) -> Vec<Element> {
-    ports
-        .iter()
-        .map(|port| {
-            (
-                words(&[Word::Address(port.address), Word::Address(port.address)]),
-                None,
-            )
-        })
-        .collect()
+    ports.iter().map(|port| (words(&[Word::Address(port.address), Word::Address(port.address)]), None)).collect()
 }
 
 fn number(protocol: Protocol) -> u8 {
@@ -171,26 +103,9 @@ fn number(protocol: Protocol) -> u8 {
 /// 127.0.0.1 need, would let it in).
 fn spoofing(config: &Config) -> Vec<Message> {
     let (table, ours) = (config.table.as_str(), E::Equal(config.prefix.as_bytes()));
-    let to_loopback = [
-        E::InName,
-        ours,
-        E::Destination(0),
-        E::Mask(LOOPBACK_MASK),
-        E::Equal(&LOOPBACK),
-        E::Drop,
-    ];
-    let elsewhere = [
-        E::InName,
-        E::Equal(config.prefix.as_bytes()),
-        E::ReversePath,
-        E::Equal(&NONE),
-        E::Drop,
-    ];
-    vec![
-        new_chain(table, "raw", &RAW),
-        new_rule(table, "raw", &to_loopback),
-        new_rule(table, "raw", &elsewhere),
-    ]
+    let to_loopback = [E::InName, ours, E::Destination(0), E::Mask(LOOPBACK_MASK), E::Equal(&LOOPBACK), E::Drop];
+    let elsewhere = [E::InName, E::Equal(config.prefix.as_bytes()), E::ReversePath, E::Equal(&NONE), E::Drop];
+    vec![new_chain(table, "raw", &RAW), new_rule(table, "raw", &to_loopback), new_rule(table, "raw", &elsewhere)]
 }
 
 fn forwarding(config: &Config) -> Vec<Message> {
@@ -220,35 +135,16 @@ fn host_ports(table: &str, chain: &str, hook: &Hook) -> Vec<Message> {
         E::Mapped("ports"),
         E::DestinationNat,
     ];
-    vec![
-        new_chain(table, chain, hook),
-        new_rule(table, chain, &exact),
-        new_rule(table, chain, &any),
-    ]
+    vec![new_chain(table, chain, hook), new_rule(table, chain, &exact), new_rule(table, chain, &any)]
 }
 
 fn masquerading(config: &Config) -> Vec<Message> {
     let (table, ours) = (config.table.as_str(), config.prefix.as_bytes());
-    let (network, mask) = (
-        config.range.network().octets(),
-        config.range.netmask().octets(),
-    );
-    let from_loopback = [
-        E::OutName,
-        E::Equal(ours),
-        E::Source(0),
-        E::Mask(LOOPBACK_MASK),
-        E::Equal(&LOOPBACK),
-        E::Masquerade,
-    ];
-    let to_itself = [
-        E::OutName,
-        E::Equal(ours),
-        E::Source(0),
-        E::Destination(1),
-        E::Contained("hairpin"),
-        E::Masquerade,
-    ];
+    let (network, mask) = (config.range.network().octets(), config.range.netmask().octets());
+    let from_loopback =
+        [E::OutName, E::Equal(ours), E::Source(0), E::Mask(LOOPBACK_MASK), E::Equal(&LOOPBACK), E::Masquerade];
+    let to_itself =
+        [E::OutName, E::Equal(ours), E::Source(0), E::Destination(1), E::Contained("hairpin"), E::Masquerade];
     let outward = [
         E::Source(0),
         E::Mask(mask),

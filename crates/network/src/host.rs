@@ -68,11 +68,8 @@ pub struct Host {
 impl Host {
     /// Changes nothing yet.
     pub fn open(config: Config) -> Result<Host> {
-        let is_sound = (1..=6).contains(&config.prefix.len())
-            && config
-                .prefix
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric());
+        let is_sound =
+            (1..=6).contains(&config.prefix.len()) && config.prefix.bytes().all(|byte| byte.is_ascii_alphanumeric());
         if !is_sound {
             return Err(io::Error::from(io::ErrorKind::InvalidInput))
                 .doing(|| format!("use {:?} as prefix of links", config.prefix));
@@ -84,9 +81,7 @@ impl Host {
     pub fn apply(&self, ports: &[HostPort]) -> Result<()> {
         forward()?;
         let batch = filter::replacement(&self.config, ports);
-        netfilter()?
-            .commit(batch)
-            .doing(|| format!("replace nft table {}", self.config.table))
+        netfilter()?.commit(batch).doing(|| format!("replace nft table {}", self.config.table))
     }
 
     /// How the sandbox of this name (any string unique in the cluster) gets this address.
@@ -106,9 +101,7 @@ impl Host {
     pub fn link_name(&self, sandbox: &str) -> String {
         let hash = sandbox
             .bytes()
-            .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
-                (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-            });
+            .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
         let mut name = format!("{}{hash:016x}", self.config.prefix);
         name.truncate(15);
         name
@@ -116,31 +109,20 @@ impl Host {
 
     /// All outer links with our prefix.
     pub fn links(&self) -> Result<Vec<Link>> {
-        let all = route()?
-            .dump(route::all_links())
-            .doing(|| "list links".into())?;
+        let all = route()?.dump(route::all_links()).doing(|| "list links".into())?;
         let is_ours = |link: &&Received| route::link_kind(link).as_deref() == Some("veth");
         let named = all.iter().filter(is_ours).filter_map(|link| {
             let name = link.find_text(route::LINK_HEADER, route::IFLA_IFNAME)?;
-            Some(Link {
-                name,
-                index: route::link_index(link),
-            })
+            Some(Link { name, index: route::link_index(link) })
         });
-        Ok(named
-            .filter(|link| link.name.starts_with(&self.config.prefix))
-            .collect())
+        Ok(named.filter(|link| link.name.starts_with(&self.config.prefix)).collect())
     }
 
     /// Deletes the outer links that are not among `keep`; says which.
     pub fn collect_garbage(&self, keep: &[String]) -> Result<Vec<String>> {
         let socket = route()?;
         let mut gone = Vec::new();
-        for link in self
-            .links()?
-            .into_iter()
-            .filter(|link| !keep.contains(&link.name))
-        {
+        for link in self.links()?.into_iter().filter(|link| !keep.contains(&link.name)) {
             match socket.request(vec![route::delete_link(link.index)]) {
                 Ok(()) => gone.push(link.name),
                 // Its namespace died in the meantime, and it with that.
@@ -172,47 +154,27 @@ fn netfilter() -> Result<Socket> {
 /// Off by default; others may rely on it once it is on, so nobody turns it off again.
 fn forward() -> Result<()> {
     let path = "/proc/sys/net/ipv4/ip_forward";
-    let is_on = fs::read_to_string(path)
-        .doing(|| format!("read {path}"))?
-        .trim()
-        == "1";
-    if is_on {
-        Ok(())
-    } else {
-        fs::write(path, "1").doing(|| format!("write {path}"))
-    }
+    let is_on = fs::read_to_string(path).doing(|| format!("read {path}"))?.trim() == "1";
+    if is_on { Ok(()) } else { fs::write(path, "1").doing(|| format!("write {path}")) }
 }
 
 /// The ranges that the machine's addresses and routes use, the default route aside: what a new cluster must keep away from.
 pub fn used_ranges() -> Result<Vec<Ipv4Net>> {
     let socket = route()?;
-    let addresses = socket
-        .dump(route::all_addresses())
-        .doing(|| "list addresses".into())?;
-    let routes = socket
-        .dump(route::all_routes())
-        .doing(|| "list routes".into())?;
-    let of_addresses = addresses
-        .iter()
-        .filter_map(route::read_address)
-        .filter_map(|(_, address, prefix, _)| net(address, prefix));
-    let of_routes = routes
-        .iter()
-        .filter_map(route::read_route)
-        .filter_map(|route| net(route.destination, route.prefix));
-    let mut ranges: Vec<Ipv4Net> = of_addresses
-        .chain(of_routes)
-        .filter(|range| range.prefix_len() > 0)
-        .collect();
+    let addresses = socket.dump(route::all_addresses()).doing(|| "list addresses".into())?;
+    let routes = socket.dump(route::all_routes()).doing(|| "list routes".into())?;
+    let of_addresses =
+        addresses.iter().filter_map(route::read_address).filter_map(|(_, address, prefix, _)| net(address, prefix));
+    let of_routes =
+        routes.iter().filter_map(route::read_route).filter_map(|route| net(route.destination, route.prefix));
+    let mut ranges: Vec<Ipv4Net> = of_addresses.chain(of_routes).filter(|range| range.prefix_len() > 0).collect();
     ranges.sort_unstable();
     ranges.dedup();
     Ok(ranges)
 }
 
 fn net(address: Ipv4Addr, prefix: u8) -> Option<Ipv4Net> {
-    Ipv4Net::new(address, prefix)
-        .ok()
-        .map(|range| range.trunc())
+    Ipv4Net::new(address, prefix).ok().map(|range| range.trunc())
 }
 
 /// The address others know this machine by: of the default route's link, else the first global one, else 127.0.0.1.
@@ -230,52 +192,30 @@ const DEFAULT_MTU: u32 = 1500;
 
 fn uplink() -> Result<Uplink> {
     let socket = route()?;
-    let routes = socket
-        .dump(route::all_routes())
-        .doing(|| "list routes".into())?;
-    let defaults = routes
-        .iter()
-        .filter_map(route::read_route)
-        .filter(|route| route.prefix == 0);
+    let routes = socket.dump(route::all_routes()).doing(|| "list routes".into())?;
+    let defaults = routes.iter().filter_map(route::read_route).filter(|route| route.prefix == 0);
     let best = defaults.min_by_key(|route| route.priority);
-    let addresses = socket
-        .dump(route::all_addresses())
-        .doing(|| "list addresses".into())?;
+    let addresses = socket.dump(route::all_addresses()).doing(|| "list addresses".into())?;
     let global: Vec<(u32, Ipv4Addr)> = addresses
         .iter()
         .filter_map(route::read_address)
         .filter(|(_, address, _, is_global)| *is_global && !address.is_loopback())
         .map(|(link, address, ..)| (link, address))
         .collect();
-    let of_link = |index: u32| {
-        global
-            .iter()
-            .find(|(link, _)| *link == index)
-            .map(|(_, address)| *address)
-    };
+    let of_link = |index: u32| global.iter().find(|(link, _)| *link == index).map(|(_, address)| *address);
     let address = best
         .as_ref()
         .and_then(|best| best.source.or_else(|| of_link(best.link)))
         .or_else(|| global.first().map(|(_, address)| *address));
-    let link = best.map(|best| best.link).or_else(|| {
-        global
-            .iter()
-            .find(|(_, found)| Some(*found) == address)
-            .map(|(link, _)| *link)
-    });
-    Ok(Uplink {
-        address,
-        mtu: link.map_or(Ok(DEFAULT_MTU), |index| mtu(&socket, index))?,
-    })
+    let link = best
+        .map(|best| best.link)
+        .or_else(|| global.iter().find(|(_, found)| Some(*found) == address).map(|(link, _)| *link));
+    Ok(Uplink { address, mtu: link.map_or(Ok(DEFAULT_MTU), |index| mtu(&socket, index))? })
 }
 
 fn mtu(socket: &Socket, index: u32) -> Result<u32> {
-    let link = socket
-        .query(route::link_numbered(index))
-        .doing(|| format!("look at link {index}"))?;
-    let mtu = link
-        .find_u32(route::LINK_HEADER, route::IFLA_MTU)
-        .unwrap_or(DEFAULT_MTU);
+    let link = socket.query(route::link_numbered(index)).doing(|| format!("look at link {index}"))?;
+    let mtu = link.find_u32(route::LINK_HEADER, route::IFLA_MTU).unwrap_or(DEFAULT_MTU);
     // Loopback's would be too large for what lies behind.
     Ok(mtu.min(9000))
 }

@@ -26,13 +26,7 @@ impl Pool {
         let block = block.trunc();
         let host_bits = u32::from(block.max_prefix_len() - block.prefix_len());
         let size = 1u128.checked_shl(host_bits).unwrap_or(u128::MAX);
-        Pool {
-            block,
-            next: 1,
-            end: size.saturating_sub(1).max(1),
-            freed: VecDeque::new(),
-            taken: HashSet::new(),
-        }
+        Pool { block, next: 1, end: size.saturating_sub(1).max(1), freed: VecDeque::new(), taken: HashSet::new() }
     }
 
     /// The block.
@@ -52,14 +46,9 @@ impl Pool {
 
     /// Marks an address as given: the caller found it in use.
     pub fn reserve(&mut self, address: IpAddr) -> Result<()> {
-        let is_inside = self
-            .offset(address)
-            .is_some_and(|offset| (1..self.end).contains(&offset));
+        let is_inside = self.offset(address).is_some_and(|offset| (1..self.end).contains(&offset));
         if !is_inside || !self.taken.insert(address) {
-            return Err(Error::Taken {
-                address,
-                block: self.block,
-            });
+            return Err(Error::Taken { address, block: self.block });
         }
         self.freed.retain(|freed| *freed != address);
         Ok(())
@@ -74,10 +63,7 @@ impl Pool {
                 return Ok(address);
             }
         }
-        let address = self
-            .freed
-            .pop_front()
-            .ok_or(Error::Full { block: self.block })?;
+        let address = self.freed.pop_front().ok_or(Error::Full { block: self.block })?;
         self.taken.insert(address);
         Ok(address)
     }
@@ -104,9 +90,7 @@ impl Pool {
             return None;
         }
         match (self.block.network(), address) {
-            (IpAddr::V4(base), IpAddr::V4(address)) => {
-                Some(u128::from(u32::from(address) - u32::from(base)))
-            }
+            (IpAddr::V4(base), IpAddr::V4(address)) => Some(u128::from(u32::from(address) - u32::from(base))),
             (IpAddr::V6(base), IpAddr::V6(address)) => Some(u128::from(address) - u128::from(base)),
             _ => None,
         }
@@ -150,8 +134,7 @@ mod tests {
     #[test]
     fn what_is_reserved_is_not_given() {
         let mut pool = pool("10.1.2.0/30");
-        pool.reserve("10.1.2.1".parse().expect("address"))
-            .expect("free");
+        pool.reserve("10.1.2.1".parse().expect("address")).expect("free");
         assert!(pool.reserve("10.1.2.1".parse().expect("address")).is_err());
         assert!(pool.reserve("10.1.2.0".parse().expect("address")).is_err());
         assert!(pool.reserve("10.9.9.9".parse().expect("address")).is_err());
@@ -187,22 +170,17 @@ mod tests {
     fn step(pool: &mut Pool, owned: &mut BTreeSet<IpAddr>, random: u64) {
         let target = IpAddr::from([10, 0, 0, (random >> 8) as u8 % 34]);
         match random % 4 {
-            0 | 1 => match pool.allocate() {
-                Ok(address) => {
-                    assert!(owned.insert(address), "{address} given twice");
-                    assert!(
-                        (1..31).contains(
-                            &address
-                                .to_string()
-                                .rsplit('.')
-                                .next()
-                                .and_then(|n| n.parse().ok())
-                                .unwrap_or(0)
-                        )
-                    );
+            0 | 1 => {
+                match pool.allocate() {
+                    Ok(address) => {
+                        assert!(owned.insert(address), "{address} given twice");
+                        assert!((1..31).contains(
+                            &address.to_string().rsplit('.').next().and_then(|n| n.parse().ok()).unwrap_or(0)
+                        ));
+                    }
+                    Err(_) => assert_eq!(owned.len(), 30, "full, but not all are owned"),
                 }
-                Err(_) => assert_eq!(owned.len(), 30, "full, but not all are owned"),
-            },
+            }
             2 => {
                 pool.release(target);
                 owned.remove(&target);

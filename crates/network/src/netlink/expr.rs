@@ -57,9 +57,7 @@ pub(crate) fn new_chain(table: &str, name: &str, hook: &Hook) -> Message {
     message(NEW_CHAIN, CREATE)
         .text(1, table)
         .text(3, name)
-        .nest(4, |inner| {
-            inner.be32(1, hook.number).be32(2, hook.priority as u32)
-        })
+        .nest(4, |inner| inner.be32(1, hook.number).be32(2, hook.priority as u32))
         .text(7, hook.kind)
 }
 
@@ -76,12 +74,10 @@ pub(crate) const PORT: Type = Type { code: 13, bytes: 4 };
 
 /// One after the other.
 pub(crate) fn concat(types: &[Type]) -> Type {
-    types
-        .iter()
-        .fold(Type { code: 0, bytes: 0 }, |all, one| Type {
-            code: all.code << 6 | one.code,
-            bytes: all.bytes + one.bytes,
-        })
+    types.iter().fold(Type { code: 0, bytes: 0 }, |all, one| Type {
+        code: all.code << 6 | one.code,
+        bytes: all.bytes + one.bytes,
+    })
 }
 
 pub(crate) fn new_set(table: &str, name: &str, id: u32, key: Type, data: Option<Type>) -> Message {
@@ -100,36 +96,25 @@ pub(crate) fn new_set(table: &str, name: &str, id: u32, key: Type, data: Option<
 }
 
 /// Keys, each with what it maps to, if it is a map.
-pub(crate) fn new_elements(
-    table: &str,
-    set: &str,
-    elements: &[(Vec<u8>, Option<Vec<u8>>)],
-) -> Message {
-    message(NEW_ELEMENTS, CREATE)
-        .text(1, table)
-        .text(2, set)
-        .nest(3, |list| {
-            elements.iter().fold(list, |list, (key, data)| {
-                list.nest(LIST_ELEMENT, |element| {
-                    let element = element.nest(1, |inner| inner.attr(DATA_VALUE, key));
-                    match data {
-                        Some(data) => element.nest(2, |inner| inner.attr(DATA_VALUE, data)),
-                        None => element,
-                    }
-                })
+pub(crate) fn new_elements(table: &str, set: &str, elements: &[(Vec<u8>, Option<Vec<u8>>)]) -> Message {
+    message(NEW_ELEMENTS, CREATE).text(1, table).text(2, set).nest(3, |list| {
+        elements.iter().fold(list, |list, (key, data)| {
+            list.nest(LIST_ELEMENT, |element| {
+                let element = element.nest(1, |inner| inner.attr(DATA_VALUE, key));
+                match data {
+                    Some(data) => element.nest(2, |inner| inner.attr(DATA_VALUE, data)),
+                    None => element,
+                }
             })
         })
+    })
 }
 
 /// A rule: each expression in turn, until one does not hold.
 pub(crate) fn new_rule(table: &str, chain: &str, expressions: &[Expression<'_>]) -> Message {
-    let rule = message(NEW_RULE, CREATE | APPEND)
-        .text(1, table)
-        .text(2, chain);
+    let rule = message(NEW_RULE, CREATE | APPEND).text(1, table).text(2, chain);
     rule.nest(4, |list| {
-        expressions.iter().fold(list, |list, one| {
-            list.nest(LIST_ELEMENT, |element| one.write(element))
-        })
+        expressions.iter().fold(list, |list, one| list.nest(LIST_ELEMENT, |element| one.write(element)))
     })
 }
 
@@ -186,29 +171,19 @@ impl Expression<'_> {
             Expression::DestinationPort(register) => payload(element, *register, 2, 2, 2),
             Expression::Mask(mask) => named(element, "bitwise", |data| {
                 let data = data.be32(1, WORD).be32(2, WORD).be32(3, 4);
-                data.nest(4, |inner| inner.attr(DATA_VALUE, mask))
-                    .nest(5, |inner| inner.attr(DATA_VALUE, &[0; 4]))
+                data.nest(4, |inner| inner.attr(DATA_VALUE, mask)).nest(5, |inner| inner.attr(DATA_VALUE, &[0; 4]))
             }),
             Expression::Equal(value) => compare(element, 0, value),
             Expression::Different(value) => compare(element, 1, value),
-            Expression::DestinationKind => named(element, "fib", |data| {
-                data.be32(1, WORD).be32(2, 3).be32(3, 2)
-            }),
-            Expression::ReversePath => named(element, "fib", |data| {
-                data.be32(1, WORD).be32(2, 1).be32(3, 1 | 8)
-            }),
-            Expression::Contained(set) => {
-                named(element, "lookup", |data| data.text(1, set).be32(2, WORD))
+            Expression::DestinationKind => named(element, "fib", |data| data.be32(1, WORD).be32(2, 3).be32(3, 2)),
+            Expression::ReversePath => named(element, "fib", |data| data.be32(1, WORD).be32(2, 1).be32(3, 1 | 8)),
+            Expression::Contained(set) => named(element, "lookup", |data| data.text(1, set).be32(2, WORD)),
+            Expression::Mapped(set) => {
+                named(element, "lookup", |data| data.text(1, set).be32(2, WORD).be32(3, WORD + 4))
             }
-            Expression::Mapped(set) => named(element, "lookup", |data| {
-                data.text(1, set).be32(2, WORD).be32(3, WORD + 4)
-            }),
             Expression::DestinationNat => named(element, "nat", |data| {
                 let data = data.be32(1, 1).be32(2, u32::from(IPV4));
-                data.be32(3, WORD + 4)
-                    .be32(4, WORD + 4)
-                    .be32(5, WORD + 5)
-                    .be32(6, WORD + 5)
+                data.be32(3, WORD + 4).be32(4, WORD + 4).be32(5, WORD + 5).be32(6, WORD + 5)
             }),
             Expression::Masquerade => named(element, "masq", |data| data.be32(1, 0x10)),
             Expression::Accept => verdict(element, 1),
@@ -222,33 +197,20 @@ fn named(element: Message, name: &str, fill: impl FnOnce(Message) -> Message) ->
 }
 
 fn meta(element: Message, key: u32, register: u32) -> Message {
-    named(element, "meta", |data| {
-        data.be32(1, WORD + register).be32(2, key)
-    })
+    named(element, "meta", |data| data.be32(1, WORD + register).be32(2, key))
 }
 
 fn payload(element: Message, register: u32, base: u32, offset: u32, bytes: u32) -> Message {
-    named(element, "payload", |data| {
-        data.be32(1, WORD + register)
-            .be32(2, base)
-            .be32(3, offset)
-            .be32(4, bytes)
-    })
+    named(element, "payload", |data| data.be32(1, WORD + register).be32(2, base).be32(3, offset).be32(4, bytes))
 }
 
 fn compare(element: Message, operator: u32, value: &[u8]) -> Message {
-    named(element, "cmp", |data| {
-        data.be32(1, WORD)
-            .be32(2, operator)
-            .nest(3, |inner| inner.attr(DATA_VALUE, value))
-    })
+    named(element, "cmp", |data| data.be32(1, WORD).be32(2, operator).nest(3, |inner| inner.attr(DATA_VALUE, value)))
 }
 
 fn verdict(element: Message, code: u32) -> Message {
     named(element, "immediate", |data| {
-        data.be32(1, VERDICT).nest(2, |inner| {
-            inner.nest(DATA_VERDICT, |verdict| verdict.be32(1, code))
-        })
+        data.be32(1, VERDICT).nest(2, |inner| inner.nest(DATA_VERDICT, |verdict| verdict.be32(1, code)))
     })
 }
 

@@ -25,11 +25,7 @@ pub(crate) struct Message {
 impl Message {
     /// The fixed part follows the header.
     pub(crate) fn new(kind: u16, flags: u16, fixed: &[u8]) -> Message {
-        Message {
-            kind,
-            flags: flags | REQUEST,
-            body: fixed.to_vec(),
-        }
+        Message { kind, flags: flags | REQUEST, body: fixed.to_vec() }
     }
 
     pub(crate) fn with_flags(mut self, flags: u16) -> Message {
@@ -75,8 +71,7 @@ impl Message {
     }
 
     fn push(&mut self, kind: u16, value: &[u8]) {
-        self.body
-            .extend_from_slice(&(value.len() as u16 + 4).to_ne_bytes());
+        self.body.extend_from_slice(&(value.len() as u16 + 4).to_ne_bytes());
         self.body.extend_from_slice(&kind.to_ne_bytes());
         self.body.extend_from_slice(value);
         self.body.resize(padded(self.body.len()), 0);
@@ -123,41 +118,25 @@ impl Received {
 
     /// The value of one.
     pub(crate) fn find(&self, fixed: usize, kind: u16) -> Option<&[u8]> {
-        self.attributes(fixed)
-            .find(|(found, _)| *found == kind)
-            .map(|(_, value)| value)
+        self.attributes(fixed).find(|(found, _)| *found == kind).map(|(_, value)| value)
     }
 
     pub(crate) fn find_u32(&self, fixed: usize, kind: u16) -> Option<u32> {
-        self.find(fixed, kind)
-            .and_then(|value| i32_at(value, 0))
-            .map(|value| value as u32)
+        self.find(fixed, kind).and_then(|value| i32_at(value, 0)).map(|value| value as u32)
     }
 
     pub(crate) fn find_text(&self, fixed: usize, kind: u16) -> Option<String> {
         let value = self.find(fixed, kind)?;
-        Some(
-            String::from_utf8_lossy(value)
-                .trim_end_matches('\0')
-                .to_owned(),
-        )
+        Some(String::from_utf8_lossy(value).trim_end_matches('\0').to_owned())
     }
 }
 
 pub(crate) fn i32_at(bytes: &[u8], offset: usize) -> Option<i32> {
-    bytes
-        .get(offset..offset + 4)?
-        .try_into()
-        .ok()
-        .map(i32::from_ne_bytes)
+    bytes.get(offset..offset + 4)?.try_into().ok().map(i32::from_ne_bytes)
 }
 
 fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
-    bytes
-        .get(offset..offset + 2)?
-        .try_into()
-        .ok()
-        .map(u16::from_ne_bytes)
+    bytes.get(offset..offset + 2)?.try_into().ok().map(u16::from_ne_bytes)
 }
 
 /// Walks over attributes.
@@ -194,19 +173,13 @@ mod tests {
     #[test]
     fn what_is_written_can_be_read() {
         let mut packet = Vec::new();
-        Message::new(16, 0, &[7; 16])
-            .text(3, "eth0")
-            .nest(18, |inner| inner.u32(1, 9))
-            .write(1, &mut packet);
+        Message::new(16, 0, &[7; 16]).text(3, "eth0").nest(18, |inner| inner.u32(1, 9)).write(1, &mut packet);
         Message::new(17, 0, &[]).write(2, &mut packet);
         let found: Vec<Received> = messages(&packet).collect();
         assert_eq!(found.len(), 2);
         assert_eq!(found[0].find_text(16, 3).as_deref(), Some("eth0"));
         let nested = found[0].find(16, 18).expect("nested");
-        assert_eq!(
-            Attributes(nested).next(),
-            Some((1, 9u32.to_ne_bytes().as_slice()))
-        );
+        assert_eq!(Attributes(nested).next(), Some((1, 9u32.to_ne_bytes().as_slice())));
         assert_eq!((found[1].kind, found[1].body.len()), (17, 0));
     }
 

@@ -9,9 +9,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::net::netlink::{self, SocketAddrNetlink};
 use rustix::net::sockopt::set_socket_recv_buffer_size;
-use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, send, socket_with,
-};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, send, socket_with};
 
 use message::{ACK, DUMP, Message, Received, messages};
 
@@ -36,12 +34,7 @@ impl Socket {
     }
 
     fn open(protocol: Option<rustix::net::Protocol>) -> io::Result<Socket> {
-        let socket = socket_with(
-            AddressFamily::NETLINK,
-            SocketType::RAW,
-            SocketFlags::CLOEXEC,
-            protocol,
-        )?;
+        let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
         bind(&socket, &SocketAddrNetlink::new(0, 0))?;
         Ok(Socket(socket))
     }
@@ -88,9 +81,7 @@ impl Socket {
         let mut bytes = Vec::new();
         request.write(1, &mut bytes);
         self.send(&bytes)?;
-        let received = messages(&self.receive()?)
-            .next()
-            .ok_or(io::ErrorKind::InvalidData)?;
+        let received = messages(&self.receive()?).next().ok_or(io::ErrorKind::InvalidData)?;
         if received.kind == NLMSG_ERROR {
             received.error()?;
         }

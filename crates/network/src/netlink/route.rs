@@ -77,18 +77,14 @@ pub(crate) struct End<'a> {
 /// kernel's one lock.
 pub(crate) fn new_pair(outer: &End<'_>, inner: &End<'_>, netns: i32, mtu: u32) -> Message {
     let describe = |message: Message, end: &End<'_>| {
-        message
-            .text(IFLA_IFNAME, end.name)
-            .u32(IFLA_MTU, mtu)
-            .attr(IFLA_ADDRESS, &end.mac)
+        message.text(IFLA_IFNAME, end.name).u32(IFLA_MTU, mtu).attr(IFLA_ADDRESS, &end.mac)
     };
     describe(link(RTM_NEWLINK, CREATE | EXCLUSIVE, 0, false), outer).nest(IFLA_LINKINFO, |info| {
-        info.attr(IFLA_INFO_KIND, b"veth")
-            .nest(IFLA_INFO_DATA, |data| {
-                data.nest(VETH_INFO_PEER, |peer| {
-                    describe(peer.raw(&link_header(0, 0)), inner).u32(IFLA_NET_NS_FD, netns as u32)
-                })
+        info.attr(IFLA_INFO_KIND, b"veth").nest(IFLA_INFO_DATA, |data| {
+            data.nest(VETH_INFO_PEER, |peer| {
+                describe(peer.raw(&link_header(0, 0)), inner).u32(IFLA_NET_NS_FD, netns as u32)
             })
+        })
     })
 }
 
@@ -105,9 +101,7 @@ pub(crate) fn configure(index: u32, settings: &[(Setting, u32)]) -> Message {
     link(RTM_NEWLINK, 0, index, false).nest(IFLA_AF_SPEC, |families| {
         families.nest(u16::from(INET), |inet| {
             inet.nest(IFLA_INET_CONF, |conf| {
-                settings
-                    .iter()
-                    .fold(conf, |conf, (key, value)| conf.u32(*key as u16, *value))
+                settings.iter().fold(conf, |conf, (key, value)| conf.u32(*key as u16, *value))
             })
         })
     })
@@ -116,9 +110,7 @@ pub(crate) fn configure(index: u32, settings: &[(Setting, u32)]) -> Message {
 /// No IPv6 address made up by the kernel: it would be probed for duplicates for a second, and nobody would use it.
 pub(crate) fn without_link_local(index: u32) -> Message {
     link(RTM_NEWLINK, 0, index, false).nest(IFLA_AF_SPEC, |families| {
-        families.nest(u16::from(INET6), |inet6| {
-            inet6.attr(IFLA_INET6_ADDR_GEN_MODE, &[ADDR_GEN_MODE_NONE])
-        })
+        families.nest(u16::from(INET6), |inet6| inet6.attr(IFLA_INET6_ADDR_GEN_MODE, &[ADDR_GEN_MODE_NONE]))
     })
 }
 
@@ -143,11 +135,7 @@ pub(crate) fn link_index(received: &Received) -> u32 {
 pub(crate) fn link_kind(received: &Received) -> Option<String> {
     let info = received.find(LINK_HEADER, IFLA_LINKINFO)?;
     let (_, kind) = Attributes(info).find(|(kind, _)| *kind == IFLA_INFO_KIND)?;
-    Some(
-        String::from_utf8_lossy(kind)
-            .trim_end_matches('\0')
-            .to_owned(),
-    )
+    Some(String::from_utf8_lossy(kind).trim_end_matches('\0').to_owned())
 }
 
 pub(crate) const IFA_LOCAL: u16 = 2;
@@ -155,17 +143,11 @@ const IFA_ADDRESS: u16 = 1;
 
 /// An address without a subnet.
 pub(crate) fn new_address(index: u32, address: Ipv4Addr, is_global: bool) -> Message {
-    let scope = if is_global {
-        SCOPE_UNIVERSE
-    } else {
-        SCOPE_LINK
-    };
+    let scope = if is_global { SCOPE_UNIVERSE } else { SCOPE_LINK };
     let mut fixed = [INET, 32, 0, scope, 0, 0, 0, 0];
     fixed[4..8].copy_from_slice(&index.to_ne_bytes());
     let message = Message::new(RTM_NEWADDR, CREATE | REPLACE, &fixed);
-    message
-        .attr(IFA_LOCAL, &address.octets())
-        .attr(IFA_ADDRESS, &address.octets())
+    message.attr(IFA_LOCAL, &address.octets()).attr(IFA_ADDRESS, &address.octets())
 }
 
 pub(crate) fn all_addresses() -> Message {
@@ -174,16 +156,9 @@ pub(crate) fn all_addresses() -> Message {
 
 /// (link, address, prefix length, whether others may use it)
 pub(crate) fn read_address(received: &Received) -> Option<(u32, Ipv4Addr, u8, bool)> {
-    let local = received
-        .find(ADDRESS_HEADER, IFA_LOCAL)
-        .or_else(|| received.find(ADDRESS_HEADER, IFA_ADDRESS))?;
+    let local = received.find(ADDRESS_HEADER, IFA_LOCAL).or_else(|| received.find(ADDRESS_HEADER, IFA_ADDRESS))?;
     let is_global = received.body.get(3) == Some(&SCOPE_UNIVERSE);
-    Some((
-        i32_at(&received.body, 4)? as u32,
-        ipv4(local)?,
-        *received.body.get(1)?,
-        is_global,
-    ))
+    Some((i32_at(&received.body, 4)? as u32, ipv4(local)?, *received.body.get(1)?, is_global))
 }
 
 /// A neighbour known for good, so that nobody ever asks for it.
@@ -192,9 +167,7 @@ pub(crate) fn new_neighbour(index: u32, address: Ipv4Addr, mac: [u8; 6]) -> Mess
     fixed[0] = INET;
     fixed[4..8].copy_from_slice(&index.to_ne_bytes());
     fixed[8..10].copy_from_slice(&PERMANENT.to_ne_bytes());
-    Message::new(RTM_NEWNEIGH, CREATE | REPLACE, &fixed)
-        .attr(1, &address.octets())
-        .attr(2, &mac)
+    Message::new(RTM_NEWNEIGH, CREATE | REPLACE, &fixed).attr(1, &address.octets()).attr(2, &mac)
 }
 
 const RTA_DST: u16 = 1;
@@ -205,23 +178,9 @@ const RTA_PREFSRC: u16 = 7;
 
 /// To one address, straight out of a link.
 pub(crate) fn direct_route(index: u32, address: Ipv4Addr, source: Option<Ipv4Addr>) -> Message {
-    let fixed = [
-        INET,
-        32,
-        0,
-        0,
-        MAIN_TABLE,
-        PROTOCOL_BOOT,
-        SCOPE_LINK,
-        UNICAST,
-        0,
-        0,
-        0,
-        0,
-    ];
-    let message = Message::new(RTM_NEWROUTE, CREATE | REPLACE, &fixed)
-        .attr(RTA_DST, &address.octets())
-        .u32(RTA_OIF, index);
+    let fixed = [INET, 32, 0, 0, MAIN_TABLE, PROTOCOL_BOOT, SCOPE_LINK, UNICAST, 0, 0, 0, 0];
+    let message =
+        Message::new(RTM_NEWROUTE, CREATE | REPLACE, &fixed).attr(RTA_DST, &address.octets()).u32(RTA_OIF, index);
     match source {
         Some(source) => message.attr(RTA_PREFSRC, &source.octets()),
         None => message,
@@ -229,24 +188,9 @@ pub(crate) fn direct_route(index: u32, address: Ipv4Addr, source: Option<Ipv4Add
 }
 
 pub(crate) fn default_route(index: u32, gateway: Ipv4Addr) -> Message {
-    let fixed = [
-        INET,
-        0,
-        0,
-        0,
-        MAIN_TABLE,
-        PROTOCOL_BOOT,
-        SCOPE_UNIVERSE,
-        UNICAST,
-        0,
-        0,
-        0,
-        0,
-    ];
+    let fixed = [INET, 0, 0, 0, MAIN_TABLE, PROTOCOL_BOOT, SCOPE_UNIVERSE, UNICAST, 0, 0, 0, 0];
     let message = Message::new(RTM_NEWROUTE, CREATE | APPEND, &fixed);
-    message
-        .attr(RTA_GATEWAY, &gateway.octets())
-        .u32(RTA_OIF, index)
+    message.attr(RTA_GATEWAY, &gateway.octets()).u32(RTA_OIF, index)
 }
 
 pub(crate) fn all_routes() -> Message {
@@ -264,19 +208,12 @@ pub(crate) struct Route {
 
 /// None for routes of other tables and of other types than unicast.
 pub(crate) fn read_route(received: &Received) -> Option<Route> {
-    let (prefix, table, kind) = (
-        *received.body.get(1)?,
-        *received.body.get(4)?,
-        *received.body.get(7)?,
-    );
+    let (prefix, table, kind) = (*received.body.get(1)?, *received.body.get(4)?, *received.body.get(7)?);
     if table != MAIN_TABLE || kind != UNICAST {
         return None;
     }
     Some(Route {
-        destination: received
-            .find(ROUTE_HEADER, RTA_DST)
-            .and_then(ipv4)
-            .unwrap_or(Ipv4Addr::UNSPECIFIED),
+        destination: received.find(ROUTE_HEADER, RTA_DST).and_then(ipv4).unwrap_or(Ipv4Addr::UNSPECIFIED),
         prefix,
         link: received.find_u32(ROUTE_HEADER, RTA_OIF)?,
         source: received.find(ROUTE_HEADER, RTA_PREFSRC).and_then(ipv4),
