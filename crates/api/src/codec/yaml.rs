@@ -90,7 +90,8 @@ mod tests {
     fn writes_what_the_reference_writes() {
         let data: serde_json::Value = serde_json::from_str(include_str!("yaml/testdata/all.json")).expect("JSON");
         let written = super::encode(&data);
-        for (number, (ours, theirs)) in written.lines().zip(include_str!("yaml/testdata/all.yaml").lines()).enumerate() {
+        for (number, (ours, theirs)) in written.lines().zip(include_str!("yaml/testdata/all.yaml").lines()).enumerate()
+        {
             assert_eq!(ours, theirs, "line {}", number + 1);
         }
         assert_eq!(written, include_str!("yaml/testdata/all.yaml"));

@@ -67,8 +67,11 @@ fn push_inlined(fields: &mut Vec<Field>, name: &str, raw: &Raw) {
 /// Whether Go's JSON encoder writes the field even if it was never set: no `omitempty`, or a struct by value, which
 /// `omitempty` does not concern.
 fn is_always_written(field: &Field) -> bool {
-    let is_value_struct =
-        !field.pointer && matches!(field.shape.bare(), Shape::Struct(_) | Shape::Time | Shape::MicroTime);
+    let is_value_struct = !field.pointer
+        && matches!(
+            field.shape.bare(),
+            Shape::Struct(_) | Shape::Time | Shape::MicroTime | Shape::Quantity | Shape::IntOrString | Shape::Raw
+        );
     !field.omitzero && (!field.omitempty || is_value_struct)
 }
 
