@@ -2,6 +2,8 @@
 
 pub mod json;
 
+pub mod protobuf;
+
 pub mod yaml;
 
 mod zero;

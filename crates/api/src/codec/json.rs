@@ -51,7 +51,7 @@ pub fn decode(kind: &'static Kind, body: &[u8], policy: Policy) -> Result<Decode
     if !value.is_object() {
         return Err(unrecognized(kind, walk.mistyped.as_deref().unwrap_or_default(), body));
     }
-    check_head(kind, &mut value, walk.mistyped.is_some())?;
+    check_head(kind, &mut value)?;
     if let Some(message) = walk.mistyped {
         return Err(Error::Malformed(cannot_be_handled(kind, &message)));
     }
@@ -86,16 +86,7 @@ pub fn parse(body: &[u8]) -> Result<Value, Error> {
 
 /// Upstream's sentence about a body that is of this kind but not decodable.
 pub fn cannot_be_handled(kind: &Kind, cause: &str) -> String {
-    format!(
-        "{} in version {} cannot be handled as a {}: {cause}",
-        kind.kind,
-        field::quote(&api_version(kind)),
-        kind.kind
-    )
-}
-
-fn api_version(kind: &Kind) -> String {
-    kind.version.to_owned()
+    format!("{} in version {} cannot be handled as a {}: {cause}", kind.kind, field::quote(kind.version), kind.kind)
 }
 
 fn schema_type(name: &str) -> Result<&'static Type, Error> {
@@ -130,9 +121,16 @@ fn summary(body: &[u8]) -> String {
     }
 }
 
-/// Fills in apiVersion and kind, or refuses those of something else. After a type error the head itself may be what
-/// was mistyped and dropped; then it counts as left out.
-fn check_head(kind: &Kind, value: &mut Value, _mistyped: bool) -> Result<(), Error> {
+/// Writes apiVersion and kind as they came beside the object; what is empty was left out.
+pub(super) fn set_head(value: &mut Value, api_version: &str, kind: &str) {
+    if let Value::Object(map) = value {
+        map.insert("apiVersion".to_owned(), api_version.into());
+        map.insert("kind".to_owned(), kind.into());
+    }
+}
+
+/// Fills in apiVersion and kind, or refuses those of something else.
+pub(super) fn check_head(kind: &Kind, value: &mut Value) -> Result<(), Error> {
     let Value::Object(map) = value else { return Ok(()) };
     let own = kind::api_version(kind.group, kind.version);
     let found = (text_or(map, "apiVersion", &own), text_or(map, "kind", kind.kind));
