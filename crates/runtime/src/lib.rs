@@ -8,6 +8,7 @@ pub mod cgroup;
 mod container;
 pub mod error;
 pub mod host;
+pub mod image;
 mod link;
 pub mod rootfs;
 pub mod sandbox;
