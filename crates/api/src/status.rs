@@ -34,9 +34,14 @@ pub struct Status {
     pub code: u16,
 }
 
-/// The metadata of a Status, which is always empty.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Metadata {}
+/// The metadata of a Status: empty, but for a list that can be continued in another way.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Metadata {
+    /// Where an expired list can go on, inconsistently.
+    #[serde(rename = "continue", skip_serializing_if = "String::is_empty")]
+    pub continue_token: String,
+}
 
 /// What a Status is about.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -115,7 +120,7 @@ impl Status {
         Self {
             kind: "Status".to_owned(),
             api_version: "v1".to_owned(),
-            metadata: Metadata {},
+            metadata: Metadata::default(),
             status: "Failure".to_owned(),
             message: message.into(),
             reason: reason.to_owned(),

@@ -1,0 +1,135 @@
+//! Admission: what a new object may be said no to for, and what it gets beyond its defaults, because of other objects.
+
+use api::status::Status;
+use serde_json::{Value, json};
+
+use crate::registry::{ListOptions, Registry, Resource, Selection, Target, object as stored};
+use crate::tree::{default, integer, is_set, items, object, present, set, text};
+
+/// How long a pod stays on a node that is not ready or cannot be reached.
+const TOLERATION_SECONDS: i64 = 300;
+
+/// Admits a new object.
+pub(crate) async fn create(registry: &Registry, resource: &Resource, tree: &mut Value) -> Result<(), Status> {
+    if resource.kind.is_namespaced() {
+        namespace(registry, resource, tree).await?;
+    }
+    if resource.kind.group.is_empty() && resource.kind.kind == "Pod" {
+        service_account(registry, tree).await?;
+        priority(registry, resource, tree).await?;
+        tolerations(tree);
+    }
+    Ok(())
+}
+
+/// Admits a deletion: the namespaces that the system lives in stay.
+pub(crate) fn delete(target: &Target) -> Result<(), Status> {
+    let fixed = ["default", "kube-system", "kube-public"];
+    if target.resource.kind.kind == "Namespace" && fixed.contains(&target.name.as_str()) {
+        return Err(Status::forbidden(target.resource.named(), &target.name, "this namespace may not be deleted"));
+    }
+    Ok(())
+}
+
+/// The namespace must exist and not be going away.
+async fn namespace(registry: &Registry, resource: &Resource, tree: &Value) -> Result<(), Status> {
+    let name = text(&tree["metadata"], "namespace");
+    match registry.admit_namespace(name).await? {
+        Some(true) => Ok(()),
+        None => Err(Status::not_found(api::status::Resource { group: "", name: "namespaces" }, name)),
+        Some(false) => {
+            let cause = format!("unable to create new content in namespace {name} because it is being terminated");
+            let object = text(&tree["metadata"], "name");
+            let status = Status::forbidden(resource.named(), object, &cause);
+            Err(status.with_cause(
+                "NamespaceTerminating",
+                &format!("namespace {name} is being terminated"),
+                "metadata.namespace",
+            ))
+        }
+    }
+}
+
+/// Each pod has a service account, and it must exist.
+async fn service_account(registry: &Registry, pod: &mut Value) -> Result<(), Status> {
+    let (namespace, name) = (text(&pod["metadata"], "namespace").to_owned(), text(&pod["metadata"], "name").to_owned());
+    let spec = object(pod, "spec");
+    if text(spec, "serviceAccountName").is_empty() {
+        set(spec, "serviceAccountName", "default");
+        set(spec, "serviceAccount", "default");
+    }
+    let account = text(spec, "serviceAccountName").to_owned();
+    let target = Target::new(Resource::known("", "serviceaccounts"), &namespace, &account);
+    let Some(entry) = registry.find(&target).await? else {
+        let cause = format!(
+            "error looking up service account {namespace}/{account}: serviceaccount {} not found",
+            api::field::quote(&account)
+        );
+        return Err(Status::forbidden(Resource::known("", "pods").named(), &name, &cause));
+    };
+    let secrets = items(&stored::decode(&entry), "imagePullSecrets").to_vec();
+    if items(spec, "imagePullSecrets").is_empty() && !secrets.is_empty() {
+        set(spec, "imagePullSecrets", secrets);
+    }
+    Ok(())
+}
+
+/// The pod's priority is that of its class, or of the default class.
+async fn priority(registry: &Registry, resource: &Resource, pod: &mut Value) -> Result<(), Status> {
+    let name = text(&pod["metadata"], "name").to_owned();
+    let classes = Resource::known("scheduling.k8s.io", "priorityclasses");
+    let wanted = text(&pod["spec"], "priorityClassName").to_owned();
+    let class = match wanted.as_str() {
+        "" => default_class(registry, classes).await?,
+        wanted => {
+            let found = registry.find(&Target::new(classes, "", wanted)).await?;
+            let found = found.ok_or_else(|| {
+                let cause = format!("no PriorityClass with name {wanted} was found");
+                Status::forbidden(resource.named(), &name, &cause)
+            })?;
+            Some(stored::decode(&found))
+        }
+    };
+    let number = class.as_ref().and_then(|class| integer(class, "value")).unwrap_or_default();
+    let policy = class.as_ref().map(|class| text(class, "preemptionPolicy")).filter(|policy| !policy.is_empty());
+    let spec = object(pod, "spec");
+    if let Some(class) = class.as_ref().filter(|_| wanted.is_empty()) {
+        set(spec, "priorityClassName", text(&class["metadata"], "name"));
+    }
+    if integer(spec, "priority").is_some_and(|said| said != number) {
+        let cause = format!(
+            "the integer value of priority ({}) must not be provided in pod spec; priority admission controller computed {number} \
+             from the given PriorityClass name",
+            integer(spec, "priority").unwrap_or_default()
+        );
+        return Err(Status::forbidden(resource.named(), &name, &cause));
+    }
+    set(spec, "priority", number);
+    default(spec, "preemptionPolicy", policy.unwrap_or("PreemptLowerPriority"));
+    Ok(())
+}
+
+async fn default_class(registry: &Registry, classes: Resource) -> Result<Option<Value>, Status> {
+    let page = registry.list(&Selection::all(classes, None), &ListOptions::ALL).await?;
+    let trees = page.entries.iter().map(|entry| stored::decode(entry));
+    Ok(trees.filter(|class| is_set(class, "globalDefault")).min_by_key(|class| integer(class, "value")))
+}
+
+/// A pod that does not say otherwise stays for a while where its node has troubles.
+fn tolerations(pod: &mut Value) {
+    let spec = object(pod, "spec");
+    let mut tolerations = items(spec, "tolerations").to_vec();
+    for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
+        let said = tolerations.iter().any(|toleration| {
+            let (own, effect) = (text(toleration, "key"), text(toleration, "effect"));
+            (own == key || own.is_empty()) && ["NoExecute", ""].contains(&effect)
+        });
+        if !said {
+            tolerations.push(json!({"key": key, "operator": "Exists", "effect": "NoExecute",
+                "tolerationSeconds": TOLERATION_SECONDS}));
+        }
+    }
+    if present(spec, "tolerations").is_some() || !tolerations.is_empty() {
+        set(spec, "tolerations", tolerations);
+    }
+}

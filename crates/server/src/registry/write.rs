@@ -1,0 +1,306 @@
+//! Creating and changing objects.
+
+use std::sync::Arc;
+
+use api::field::{FieldError, Path};
+use api::status::Status;
+use serde_json::{Value, json};
+use store::{Error, Revision, Txn};
+
+use super::object::{decode, encode, set_revision, unstored};
+use super::{Registry, Resource, Target, now};
+use crate::error;
+use crate::kinds::meta;
+use crate::table::rfc3339;
+use crate::tree::{at, fields, integer, items, object, put, remove, set, text, text_at};
+
+/// How often a change is tried again when others change the object at the same time.
+const TRIES: usize = 16;
+/// How often another name is made when the one made is taken.
+const NAMES: usize = 8;
+
+/// How to write.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct WriteOptions {
+    /// Do all but store.
+    pub(crate) dry_run: bool,
+}
+
+/// What a write came to.
+pub(crate) struct Written {
+    pub(crate) entry: Arc<store::Entry>,
+}
+
+/// Makes the new object out of the present one; may be called several times.
+pub(crate) type Changer<'a> = &'a (dyn Fn(&Value) -> Result<Value, Status> + Send + Sync);
+
+/// A change of an object.
+pub(crate) struct Update<'a> {
+    pub(crate) target: &'a Target,
+    /// Empty, or `status`, or another subresource that decides itself what it changes.
+    pub(crate) subresource: &'a str,
+    pub(crate) change: Changer<'a>,
+    pub(crate) options: WriteOptions,
+}
+
+impl Registry {
+    /// Stores a new object. It must have its defaults and have passed admission.
+    pub(crate) async fn create(
+        &self,
+        resource: Resource,
+        mut tree: Value,
+        options: WriteOptions,
+    ) -> Result<Arc<store::Entry>, Status> {
+        if !text_at(&tree, &["metadata", "resourceVersion"]).is_empty() {
+            return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
+        }
+        prepare(&resource, &mut tree);
+        let prefix = text_at(&tree, &["metadata", "generateName"]).to_owned();
+        let generated = text_at(&tree, &["metadata", "name"]).is_empty() && !prefix.is_empty();
+        for _ in 0..NAMES {
+            if generated {
+                set(object(&mut tree, "metadata"), "name", api::meta::generate_name(&prefix, random()));
+            }
+            validate(&resource, &tree)?;
+            match self.put_new(&resource, &tree, options).await {
+                Err(Error::Conflict { .. }) if generated => {}
+                Err(Error::Conflict { .. }) => {
+                    return Err(Status::already_exists(resource.named(), text(&tree["metadata"], "name")));
+                }
+                result => return result.map_err(error::of_store),
+            }
+        }
+        Err(Status::generate_name_conflict(resource.named(), text(&tree["metadata"], "name")))
+    }
+
+    async fn put_new(
+        &self,
+        resource: &Resource,
+        tree: &Value,
+        options: WriteOptions,
+    ) -> store::Result<Arc<store::Entry>> {
+        let (namespace, name) = (text_at(tree, &["metadata", "namespace"]), text_at(tree, &["metadata", "name"]));
+        let key = Target::new(*resource, namespace, name).key();
+        if options.dry_run {
+            let got = self.store.get(&key).await?;
+            return match got.entry {
+                Some(current) => Err(Error::Conflict { key, current: Some(current) }),
+                None => Ok(unstored(key, tree, got.revision)),
+            };
+        }
+        let commit = self.store.commit(Txn::create(key, encode(tree))).await?;
+        Ok(commit.events[0].entry.clone())
+    }
+
+    /// Changes an object.
+    pub(crate) async fn update(&self, update: &Update<'_>) -> Result<Written, Status> {
+        for _ in 0..TRIES {
+            let entry = self.get(update.target).await?;
+            if let Some(written) = self.try_update(update, &entry).await? {
+                return Ok(written);
+            }
+        }
+        Err(Status::modified(update.target.resource.named(), &update.target.name))
+    }
+
+    /// One try; nothing if someone else was faster.
+    async fn try_update(&self, update: &Update<'_>, entry: &Arc<store::Entry>) -> Result<Option<Written>, Status> {
+        let resource = &update.target.resource;
+        let old = decode(entry);
+        let mut new = (update.change)(&old)?;
+        check_preconditions(update.target, &new, &old, entry.modified)?;
+        keep_identity(&mut new, &old);
+        match update.subresource {
+            "" => (resource.behaviour.prepare_update)(&mut new, &old),
+            "status" => {
+                keep_all_but_status(&mut new, &old);
+                (resource.behaviour.prepare_status)(&mut new, &old);
+            }
+            _ => {}
+        }
+        if update.subresource.is_empty() {
+            count_generation(resource, &mut new, &old);
+        }
+        let errors = match update.subresource {
+            "" => [meta::validate_update(&new, &old), (resource.behaviour.validate_update)(&new, &old)].concat(),
+            "status" => [meta::validate_update(&new, &old), (resource.behaviour.validate_status)(&new, &old)].concat(),
+            _ => Vec::new(),
+        };
+        if !errors.is_empty() {
+            return Err(Status::invalid(resource.kind_named(), &update.target.name, &errors));
+        }
+        self.store_change(entry, &old, new, update.options).await
+    }
+
+    async fn store_change(
+        &self,
+        entry: &Arc<store::Entry>,
+        old: &Value,
+        mut new: Value,
+        options: WriteOptions,
+    ) -> Result<Option<Written>, Status> {
+        set_revision(&mut new, entry.modified);
+        if &new == old {
+            return Ok(Some(Written { entry: entry.clone() }));
+        }
+        if options.dry_run {
+            return Ok(Some(Written { entry: unstored(entry.key.clone(), &new, entry.modified) }));
+        }
+        let txn = if is_finished(&new) {
+            // The last finalizer went with this change, so the object goes too.
+            Txn::delete(entry.key.clone(), entry.modified)
+        } else {
+            Txn::update(entry.key.clone(), entry.modified, encode(&new))
+        };
+        match self.store.commit(txn).await {
+            Ok(commit) => {
+                let event = &commit.events[0];
+                let entry =
+                    if event.deleted { unstored(entry.key.clone(), &new, entry.modified) } else { event.entry.clone() };
+                Ok(Some(Written { entry }))
+            }
+            Err(Error::Conflict { .. }) => Ok(None),
+            Err(error) => Err(error::of_store(error)),
+        }
+    }
+}
+
+/// Whether nothing holds an object any more that is being deleted.
+pub(super) fn is_finished(tree: &Value) -> bool {
+    let meta = &tree["metadata"];
+    let held = !items(meta, "finalizers").is_empty()
+        || (text(tree, "kind") == "Namespace" && !items(&tree["spec"], "finalizers").is_empty());
+    at(meta, &["deletionTimestamp"]).is_some()
+        && integer(meta, "deletionGracePeriodSeconds").unwrap_or_default() == 0
+        && !held
+}
+
+/// What every new object gets, and what no creator may say.
+fn prepare(resource: &Resource, tree: &mut Value) {
+    let now = now();
+    (resource.behaviour.prepare_create)(tree, now);
+    let meta = object(tree, "metadata");
+    for name in [
+        "selfLink",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "resourceVersion",
+        "managedFields",
+        "generation",
+    ] {
+        remove(meta, name);
+    }
+    set(meta, "uid", uid());
+    set(meta, "creationTimestamp", rfc3339(now));
+    if resource.behaviour.has_generation {
+        set(meta, "generation", 1);
+    }
+}
+
+fn validate(resource: &Resource, tree: &Value) -> Result<(), Status> {
+    let behaviour = resource.behaviour;
+    let mut errors = meta::validate(tree, resource.kind.is_namespaced(), behaviour.name);
+    errors.extend((behaviour.validate)(tree));
+    if errors.is_empty() {
+        return Ok(());
+    }
+    Err(Status::invalid(resource.kind_named(), text(&tree["metadata"], "name"), &errors))
+}
+
+/// A random UUID.
+pub(crate) fn uid() -> String {
+    let mut bytes = random::<16>();
+    bytes[6] = bytes[6] & 0x0F | 0x40;
+    bytes[8] = bytes[8] & 0x3F | 0x80;
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}
+
+fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).expect("the kernel has randomness");
+    bytes
+}
+
+/// The version and uid that a change names must be the object's.
+fn check_preconditions(target: &Target, new: &Value, old: &Value, modified: Revision) -> Result<(), Status> {
+    let resource = target.resource.named();
+    let wanted = text_at(new, &["metadata", "resourceVersion"]);
+    if wanted.is_empty() {
+        if !target.resource.behaviour.unconditional_update {
+            let path = Path::new("metadata").child("resourceVersion");
+            let errors = [FieldError::invalid(&path, 0, "must be specified for an update")];
+            return Err(Status::invalid(target.resource.kind_named(), &target.name, &errors));
+        }
+    } else if wanted != modified.to_string() {
+        if wanted.parse::<u64>().is_err() {
+            let message = format!("invalid resourceVersion {}", api::field::quote(wanted));
+            return Err(Status::bad_request(message));
+        }
+        return Err(Status::modified(resource, &target.name));
+    }
+    check_uid(target, text_at(new, &["metadata", "uid"]), old)
+}
+
+/// A uid that is named must be the object's.
+pub(super) fn check_uid(target: &Target, wanted: &str, old: &Value) -> Result<(), Status> {
+    let uid = text_at(old, &["metadata", "uid"]);
+    if wanted.is_empty() || wanted == uid {
+        return Ok(());
+    }
+    let cause = format!("Precondition failed: UID in precondition: {wanted}, UID in object meta: {uid}");
+    Err(Status::conflict(target.resource.named(), &target.name, &cause))
+}
+
+/// Puts back what identifies an object and what only the server sets.
+fn keep_identity(new: &mut Value, old: &Value) {
+    let before = &old["metadata"];
+    let meta = object(new, "metadata");
+    for name in
+        ["uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds", "generateName"]
+    {
+        if name != "generateName" || before.get(name).is_some() {
+            put(meta, name, before.get(name).cloned());
+        }
+    }
+    for name in ["selfLink", "managedFields"] {
+        remove(meta, name);
+    }
+}
+
+/// An update of the status takes from the request the status, labels, annotations and finalizers, and nothing else.
+fn keep_all_but_status(new: &mut Value, old: &Value) {
+    for (name, value) in old.as_object().into_iter().flatten() {
+        if !["status", "metadata"].contains(&name.as_str()) {
+            set(new, name, value.clone());
+        }
+    }
+    fields(new).retain(|name, _| ["status", "metadata"].contains(&name.as_str()) || old.get(name).is_some());
+}
+
+/// Counts a change of anything but metadata and status.
+fn count_generation(resource: &Resource, new: &mut Value, old: &Value) {
+    if !resource.behaviour.has_generation {
+        return;
+    }
+    let content = |tree: &Value| {
+        let mut content = tree.clone();
+        fields(&mut content).retain(|name, _| !["metadata", "status", "apiVersion", "kind"].contains(&name.as_str()));
+        content
+    };
+    if content(new) != content(old) {
+        let generation = integer(&old["metadata"], "generation").unwrap_or_default() + 1;
+        set(object(new, "metadata"), "generation", json!(generation));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uids_differ() {
+        assert_ne!(uid(), uid());
+        assert_eq!(uid().len(), 36);
+    }
+}

@@ -1,0 +1,160 @@
+//! Where a request goes: from who sends it and what its path names to the part that answers. No route per kind.
+
+use std::sync::Arc;
+
+use api::kind::{self, Kind};
+use api::path::{RequestPath, ResourcePath};
+use api::status::Status;
+use http::header::{CONTENT_TYPE, HeaderName};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use serde_json::json;
+use wire::{Body, Peer};
+
+use crate::auth::{self, Action};
+use crate::call::Call;
+use crate::{State, discovery, error, negotiate, render, subresource, verbs};
+
+/// Answers a request.
+pub(crate) async fn answer(state: &Arc<State>, request: Request<Body>) -> Result<Response<Body>, Status> {
+    let user = auth::caller(request.extensions().get::<Peer>());
+    if request.headers().contains_key(http::header::AUTHORIZATION) && user.name == "system:anonymous" {
+        return Err(Status::unauthorized());
+    }
+    let user = auth::impersonated(user, request.headers())?;
+    let call = Call::new(user, request)?;
+    let path = RequestPath::parse(call.path()).map_err(error::of_api)?;
+    let mut response = match path {
+        RequestPath::Resource(path) => resource(state, call, path).await?,
+        RequestPath::Other(path) => other(state, &call, &path).await?,
+    };
+    let headers = response.headers_mut();
+    headers.entry("cache-control").or_insert(HeaderValue::from_static("no-cache, private"));
+    headers.insert(HeaderName::from_static("audit-id"), audit_id());
+    Ok(response)
+}
+
+fn audit_id() -> HeaderValue {
+    HeaderValue::from_str(&crate::registry::uid()).unwrap_or(HeaderValue::from_static("unknown"))
+}
+
+/// What the method asks of a resource.
+fn verb(call: &Call, path: &ResourcePath) -> Option<&'static str> {
+    let watch = path.watch || (call.query.is_true("watch") && path.subresource.is_none());
+    Some(match (call.method(), path.name.is_some()) {
+        (&Method::GET | &Method::HEAD, _) if watch => "watch",
+        (&Method::GET | &Method::HEAD, true) => "get",
+        (&Method::GET | &Method::HEAD, false) => "list",
+        (&Method::POST, _) => "create",
+        (&Method::PUT, _) => "update",
+        (&Method::PATCH, _) => "patch",
+        (&Method::DELETE, true) => "delete",
+        (&Method::DELETE, false) => "deletecollection",
+        _ => return None,
+    })
+}
+
+async fn resource(state: &Arc<State>, call: Call, path: ResourcePath) -> Result<Response<Body>, Status> {
+    let verb = verb(&call, &path).ok_or_else(Status::method_not_allowed)?;
+    let action = action(&call, &path, verb);
+    auth::authorize(&state.registry, &call.user, &action).await?;
+    let kind = kind::by_resource(&path.group, &path.version, &path.resource).ok_or_else(Status::unknown_path)?;
+    match path.subresource.as_deref() {
+        Some(name) => {
+            let part = kind.subresource(name).ok_or_else(Status::unknown_path)?;
+            if !part.verbs.iter().any(|known| known.as_str() == verb) {
+                return Err(Status::method_not_allowed());
+            }
+            subresource::answer(state, call, kind, &path, verb).await
+        }
+        None => {
+            check_verb(kind, &path, verb)?;
+            verbs::answer(state, call, kind, &path, verb).await
+        }
+    }
+}
+
+fn check_verb(kind: &Kind, path: &ResourcePath, verb: &str) -> Result<(), Status> {
+    let known = kind.verbs.iter().any(|known| known.as_str() == verb);
+    let single = ["get", "update", "patch", "delete"].contains(&verb);
+    let placed = !kind.is_namespaced() || path.namespace.is_some() || ["list", "watch", "create"].contains(&verb);
+    let in_namespace = kind.is_namespaced() || path.namespace.is_none() || kind.kind == "Namespace";
+    if !in_namespace {
+        return Err(Status::unknown_path());
+    }
+    let unnamed_create =
+        verb == "create" && (path.name.is_some() || (kind.is_namespaced() && path.namespace.is_none()));
+    if !known || !placed || unnamed_create || (single && path.name.is_none()) {
+        return Err(Status::method_not_allowed());
+    }
+    Ok(())
+}
+
+fn action(call: &Call, path: &ResourcePath, verb: &str) -> Action {
+    let selector = call.query.first("fieldSelector").unwrap_or_default();
+    let only = selector
+        .split(',')
+        .filter_map(|term| term.split_once('='))
+        .map(|(name, value)| (name.trim_end_matches('!').to_owned(), value.trim_start_matches('=').to_owned()));
+    let name = path.name.clone().unwrap_or_default();
+    Action {
+        verb: verb.to_owned(),
+        group: path.group.clone(),
+        resource: path.resource.clone(),
+        subresource: path.subresource.clone().unwrap_or_default(),
+        namespace: path.namespace.clone().unwrap_or_default(),
+        name,
+        path: String::new(),
+        only: if selector.contains("!=") { Vec::new() } else { only.collect() },
+    }
+}
+
+/// Paths that are no resource's.
+async fn other(state: &Arc<State>, call: &Call, path: &str) -> Result<Response<Body>, Status> {
+    let path = path.strip_suffix('/').filter(|path| !path.is_empty()).unwrap_or(path);
+    let verb = call.method().as_str().to_ascii_lowercase();
+    let verb = if verb == "head" { "get".to_owned() } else { verb };
+    let action = Action { verb, path: path.to_owned(), ..Action::default() };
+    auth::authorize(&state.registry, &call.user, &action).await?;
+    if action.verb != "get" {
+        return Err(Status::method_not_allowed());
+    }
+    match path {
+        "/healthz" | "/livez" | "/readyz" | "/healthz/ping" | "/livez/ping" | "/readyz/ping" => Ok(text("ok")),
+        "/version" => Ok(version(state)),
+        "/" => Ok(discovery::index()),
+        path => match state.discovery.answer(call.headers(), path)? {
+            Some(response) => Ok(response),
+            None => Err(Status::unknown_path()),
+        },
+    }
+}
+
+fn text(content: &'static str) -> Response<Body> {
+    let mut response = Response::new(wire::body::full(content));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}
+
+fn version(state: &State) -> Response<Body> {
+    let cluster = &state.cluster;
+    let mut parts = cluster.version.trim_start_matches('v').split('.');
+    let (major, minor) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let version = json!({"major": major, "minor": minor, "gitVersion": cluster.version, "gitCommit": cluster.commit,
+        "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z", "goVersion": "none", "compiler": "rustc",
+        "platform": format!("{}/{}", std::env::consts::OS, architecture())});
+    render::tree(StatusCode::OK, &version)
+}
+
+/// The machine's architecture by the name that clients know.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+/// Whether the caller takes JSON, for answers that have no other form.
+pub(crate) fn plain(call: &Call) -> Result<(), Status> {
+    negotiate::plain(call.headers())
+}

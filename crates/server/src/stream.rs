@@ -1,0 +1,75 @@
+//! The body of a watch: lines, sent as they come, until the client leaves, time is up, or the server closes.
+
+use std::time::Duration;
+
+use api::status::Status;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Response};
+use tokio::time::{Instant, sleep_until};
+use wire::Body;
+
+use crate::registry::{Feed, Item, now, object};
+use crate::render::Lines;
+
+/// How many lines wait for a slow client before its watch waits for it.
+const CAPACITY: usize = 64;
+/// How often a client that wants them gets bookmarks.
+const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+
+/// How a watch is told.
+pub(crate) struct Stream {
+    pub(crate) feed: Feed,
+    pub(crate) lines: Lines,
+    pub(crate) bookmarks: bool,
+    pub(crate) timeout: Duration,
+}
+
+impl Stream {
+    /// Starts telling.
+    pub(crate) fn respond(self) -> Response<Body> {
+        let (sender, body) = wire::body::channel(CAPACITY);
+        tokio::spawn(async move {
+            // An error here means only that the client has left.
+            drop(self.tell(&sender).await);
+        });
+        let mut response = Response::new(body);
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response
+    }
+
+    async fn tell(mut self, sender: &wire::body::Sender) -> Result<(), wire::Error> {
+        let end = Instant::now() + self.timeout;
+        let mut bookmark = Instant::now() + BOOKMARK_EVERY;
+        let initial = std::mem::take(&mut self.feed.initial);
+        self.send(sender, &initial).await?;
+        loop {
+            let told = tokio::select! {
+                () = sender.closed() => return Ok(()),
+                () = sleep_until(end) => return Ok(()),
+                () = sleep_until(bookmark), if self.bookmarks => {
+                    bookmark = Instant::now() + BOOKMARK_EVERY;
+                    Some(self.feed.bookmark().await)
+                }
+                told = self.feed.next() => told,
+            };
+            match told {
+                None => return Ok(()),
+                Some(Ok(items)) => self.send(sender, &items).await?,
+                Some(Err(status)) => return sender.send(error_line(&status)).await,
+            }
+        }
+    }
+
+    async fn send(&mut self, sender: &wire::body::Sender, items: &[Item]) -> Result<(), wire::Error> {
+        let now = now();
+        for item in items {
+            sender.send(self.lines.line(item, now)).await?;
+        }
+        Ok(())
+    }
+}
+
+/// A watch that cannot go on says so and ends.
+fn error_line(status: &Status) -> bytes::Bytes {
+    object::frame("ERROR", &status.to_json())
+}
