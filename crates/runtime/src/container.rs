@@ -26,15 +26,8 @@ pub(crate) struct Entry {
 
 impl Entry {
     pub(crate) fn new(spec: ContainerSpec) -> Entry {
-        let created_ns = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_nanos() as u64);
-        Entry {
-            spec,
-            created_ns,
-            record: None,
-            is_refused: false,
-        }
+        let created_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
+        Entry { spec, created_ns, record: None, is_refused: false }
     }
 
     /// As others see it, in a living or a dead sandbox.
@@ -50,11 +43,7 @@ impl Entry {
             name: self.spec.name.clone(),
             annotations: self.spec.annotations.clone(),
             phase,
-            pid: self
-                .record
-                .as_ref()
-                .filter(|_| phase == Phase::Running)
-                .map(|record| record.pid),
+            pid: self.record.as_ref().filter(|_| phase == Phase::Running).map(|record| record.pid),
             created: moment(self.created_ns),
             started: self.record.as_ref().map(|record| moment(record.started_ns)),
             finished: exit.map(|exit| moment(exit.finished_ns)),
@@ -65,11 +54,7 @@ impl Entry {
 }
 
 /// The container as the shim is told.
-pub(crate) fn for_shim(
-    spec: &ContainerSpec,
-    dir: PathBuf,
-    cgroup: shim::spec::Cgroup,
-) -> Container {
+pub(crate) fn for_shim(spec: &ContainerSpec, dir: PathBuf, cgroup: shim::spec::Cgroup) -> Container {
     let customary = |asked: &Option<Vec<String>>, usual: &[&str]| match asked {
         Some(paths) => paths.clone(),
         None if spec.privileged => Vec::new(),
@@ -96,15 +81,9 @@ pub(crate) fn for_shim(
 /// The container's first process, or a further one that differs in what it says.
 pub(crate) fn process(spec: &ContainerSpec, further: Option<&ExecSpec>) -> Process {
     let argv = further.map_or(&spec.argv, |exec| &exec.argv);
-    let env = further
-        .and_then(|exec| exec.env.as_ref())
-        .unwrap_or(&spec.env);
-    let cwd = further
-        .and_then(|exec| exec.cwd.as_ref())
-        .unwrap_or(&spec.cwd);
-    let user = further
-        .and_then(|exec| exec.user.as_ref())
-        .unwrap_or(&spec.user);
+    let env = further.and_then(|exec| exec.env.as_ref()).unwrap_or(&spec.env);
+    let cwd = further.and_then(|exec| exec.cwd.as_ref()).unwrap_or(&spec.cwd);
+    let user = further.and_then(|exec| exec.user.as_ref()).unwrap_or(&spec.user);
     let capabilities = granted(spec);
     let filter = || seccomp::to_hex(&seccomp::default_program(&capabilities));
     Process {
@@ -124,11 +103,7 @@ pub(crate) fn process(spec: &ContainerSpec, further: Option<&ExecSpec>) -> Proce
 }
 
 fn granted(spec: &ContainerSpec) -> Vec<String> {
-    if spec.privileged {
-        CAPABILITIES.iter().map(|name| name.to_string()).collect()
-    } else {
-        spec.capabilities.clone()
-    }
+    if spec.privileged { CAPABILITIES.iter().map(|name| name.to_string()).collect() } else { spec.capabilities.clone() }
 }
 
 /// Names that are unknown grant nothing.

@@ -62,9 +62,6 @@ pub(crate) trait Doing<T> {
 
 impl<T, E: Into<io::Error>> Doing<T> for std::result::Result<T, E> {
     fn doing(self, what: impl FnOnce() -> String) -> Result<T> {
-        self.map_err(|source| Error::Failed {
-            doing: what(),
-            source: source.into(),
-        })
+        self.map_err(|source| Error::Failed { doing: what(), source: source.into() })
     }
 }

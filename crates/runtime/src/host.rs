@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use rustix::mount::UnmountFlags;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use crate::cgroup::{self, Cgroups};
@@ -44,19 +45,12 @@ impl Host {
     pub fn open(config: Config) -> Result<Arc<Host>> {
         check_name(&config.cgroup)?;
         for directory in [&config.root.join("sandboxes"), &config.state] {
-            let make = fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o711)
-                .create(directory);
+            let make = fs::DirBuilder::new().recursive(true).mode(0o711).create(directory);
             make.doing(|| format!("make {}", directory.display()))?;
         }
         let cgroups = Cgroups::open(Path::new(cgroup::ROOT), &config.cgroup)?;
         let program = seal(config.shim).doing(|| "keep the shim in memory".into())?;
-        Ok(Arc::new(Host {
-            config,
-            cgroups,
-            program,
-        }))
+        Ok(Arc::new(Host { config, cgroups, program }))
     }
 
     /// Starts a sandbox; its network is attached when this returns.
@@ -65,16 +59,12 @@ impl Host {
         let dir = self.sandbox_dir(&spec.id);
         let state = self.state_dir(&spec.id);
         if dir.exists() {
-            return Err(io::Error::from(io::ErrorKind::AlreadyExists))
-                .doing(|| format!("create sandbox {}", spec.id));
+            return Err(io::Error::from(io::ErrorKind::AlreadyExists)).doing(|| format!("create sandbox {}", spec.id));
         }
         let host = Arc::clone(self);
         let id = spec.id.clone();
         let spawned = tokio::task::spawn_blocking(move || host.spawn(spec, &dir, &state)).await;
-        let spawned = spawned
-            .map_err(io::Error::other)
-            .doing(|| "start a shim".into())
-            .and_then(|result| result);
+        let spawned = spawned.map_err(io::Error::other).doing(|| "start a shim".into()).and_then(|result| result);
         match spawned {
             Ok((spec, socket, child)) => Sandbox::begin(self, spec, socket, child).await,
             Err(error) => {
@@ -84,12 +74,7 @@ impl Host {
         }
     }
 
-    fn spawn(
-        &self,
-        spec: SandboxSpec,
-        dir: &Path,
-        state: &Path,
-    ) -> Result<(SandboxSpec, OwnedFd, Child)> {
+    fn spawn(&self, spec: SandboxSpec, dir: &Path, state: &Path) -> Result<(SandboxSpec, OwnedFd, Child)> {
         for directory in [dir.to_owned(), dir.join("c"), state.to_owned()] {
             fs::DirBuilder::new()
                 .mode(0o711)
@@ -100,13 +85,8 @@ impl Host {
         save(&dir.join("spec.json"), &spec)?;
         self.cgroups.create_sandbox(&spec.id, &spec.resources)?;
         let doing = || format!("start the shim of sandbox {}", spec.id);
-        let (ours, theirs) = socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )
-        .doing(doing)?;
+        let (ours, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).doing(doing)?;
         shim::packet::send(&ours, &self.shim_spec(&spec, state), &[]).doing(doing)?;
         let log = File::create(dir.join("shim.log")).doing(doing)?;
         let child = Command::new(format!("/proc/self/fd/{}", self.program.as_raw_fd()))
@@ -123,10 +103,7 @@ impl Host {
 
     fn shim_spec(&self, spec: &SandboxSpec, state: &Path) -> shim::spec::Sandbox {
         let own = |attachment: Option<&serde_json::Value>| {
-            Some(shim::spec::Network {
-                hostname: spec.hostname.clone(),
-                attachment: attachment.cloned(),
-            })
+            Some(shim::spec::Network { hostname: spec.hostname.clone(), attachment: attachment.cloned() })
         };
         shim::spec::Sandbox {
             id: spec.id.clone(),
@@ -149,10 +126,8 @@ impl Host {
     pub async fn adopt(self: &Arc<Host>) -> Result<Vec<Arc<Sandbox>>> {
         let directory = self.config.root.join("sandboxes");
         let entries = fs::read_dir(&directory).doing(|| format!("list {}", directory.display()))?;
-        let mut names: Vec<String> = entries
-            .flatten()
-            .filter_map(|entry| entry.file_name().into_string().ok())
-            .collect();
+        let mut names: Vec<String> =
+            entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
         names.sort();
         let mut sandboxes = Vec::new();
         for id in names {
@@ -193,6 +168,8 @@ impl Host {
     pub(crate) async fn clean_up(&self, id: &str) -> Result<()> {
         self.cgroups.kill(id, None);
         self.cgroups.remove_sandbox(id).await?;
+        // On most kernels there is no such mount.
+        rustix::mount::unmount(self.state_dir(id).join(shim::protocol::SHM), UnmountFlags::DETACH).unwrap_or_default();
         remove_dir(&self.state_dir(id))?;
         remove_dir(&self.sandbox_dir(id))
     }
@@ -209,27 +186,19 @@ impl Host {
 /// Names become directories and cgroups, so they must be no way out of them.
 pub(crate) fn check_name(name: &str) -> Result<()> {
     let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    let is_sound =
-        (1..=128).contains(&name.len()) && !name.starts_with('.') && name.bytes().all(is_letter);
+    let is_sound = (1..=128).contains(&name.len()) && !name.starts_with('.') && name.bytes().all(is_letter);
     if is_sound {
         Ok(())
     } else {
-        Err(io::Error::from(io::ErrorKind::InvalidInput))
-            .doing(|| format!("use {name:?} as a name"))
+        Err(io::Error::from(io::ErrorKind::InvalidInput)).doing(|| format!("use {name:?} as a name"))
     }
 }
 
 /// A program that nobody can change any more.
 fn seal(program: &[u8]) -> io::Result<File> {
-    let mut memory = File::from(memfd_create(
-        "podling-shim",
-        MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,
-    )?);
+    let mut memory = File::from(memfd_create("podling-shim", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
     memory.write_all(program)?;
-    fcntl_add_seals(
-        &memory,
-        SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE,
-    )?;
+    fcntl_add_seals(&memory, SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE)?;
     File::open(format!("/proc/self/fd/{}", memory.as_raw_fd()))
 }
 
@@ -251,9 +220,9 @@ pub(crate) fn save<T: serde::Serialize>(path: &Path, value: &T) -> Result<()> {
 pub(crate) fn load<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
     match fs::read(path) {
         Ok(bytes) => serde_json::from_slice(&bytes).doing(|| format!("read {}", path.display())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Error::NotFound {
-            what: path.display().to_string(),
-        }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(Error::NotFound { what: path.display().to_string() })
+        }
         Err(error) => Err(error).doing(|| format!("read {}", path.display())),
     }
 }

@@ -8,6 +8,7 @@ pub mod cgroup;
 mod container;
 pub mod error;
 pub mod host;
+pub mod image;
 mod link;
 pub mod rootfs;
 pub mod sandbox;
@@ -21,6 +22,6 @@ pub use host::{Config, Host};
 pub use sandbox::{Attached, ContainerState, Exec, Phase, Sandbox};
 pub use shim::protocol::Exit;
 pub use spec::{
-    ContainerSpec, ExecSpec, Mount, Network, PidNamespace, Propagation, Resources, Rlimit,
-    SandboxSpec, Seccomp, Stats, User, WindowSize,
+    ContainerSpec, ExecSpec, Mount, Network, PidNamespace, Propagation, Resources, Rlimit, SandboxSpec, Seccomp, Stats,
+    User, WindowSize,
 };

@@ -58,27 +58,14 @@ impl Link {
         let doing = || format!("watch sandbox {sandbox}");
         rustix::io::ioctl_fionbio(&socket, true).doing(doing)?;
         let socket = crate::sys::register(socket).doing(doing)?;
-        Ok(Link {
-            sandbox: sandbox.to_owned(),
-            socket,
-            next: AtomicU64::new(1),
-            state: Mutex::default(),
-        })
+        Ok(Link { sandbox: sandbox.to_owned(), socket, next: AtomicU64::new(1), state: Mutex::default() })
     }
 
     /// Connects to the shim that listens in this directory; the path may be longer than an address holds.
     pub(crate) fn connect(sandbox: &str, state: &Path) -> io::Result<OwnedFd> {
         let directory = File::open(state)?;
-        let path = format!(
-            "/proc/self/fd/{}/{SOCKET}",
-            std::os::fd::AsRawFd::as_raw_fd(&directory)
-        );
-        let socket = socket_with(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )?;
+        let path = format!("/proc/self/fd/{}/{SOCKET}", std::os::fd::AsRawFd::as_raw_fd(&directory));
+        let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         connect(&socket, &SocketAddrUnix::new(path)?)?;
         tracing::debug!(sandbox, "connected to a shim");
         Ok(socket)
@@ -95,7 +82,10 @@ impl Link {
             }
             state.waiting.insert(seq, sender);
         }
-        self.send(&Request { seq, call }, fds).await?;
+        if let Err(error) = self.send(&Request { seq, call }, fds).await {
+            self.lock().waiting.remove(&seq);
+            return Err(error);
+        }
         match tokio::time::timeout(PATIENCE, receiver).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(_)) => Err(self.dead()),
@@ -180,9 +170,7 @@ impl Link {
     }
 
     fn dead(&self) -> Error {
-        Error::Dead {
-            sandbox: self.sandbox.clone(),
-        }
+        Error::Dead { sandbox: self.sandbox.clone() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -194,21 +182,12 @@ impl Link {
 fn translate(failure: Failure) -> Error {
     let Failure { class, message } = failure;
     match class {
-        FailureClass::NotFound => Error::NotFound {
-            what: message.trim_end_matches(" not found").to_owned(),
-        },
+        FailureClass::NotFound => Error::NotFound { what: message.trim_end_matches(" not found").to_owned() },
         FailureClass::NotRunning => {
-            let container = message
-                .trim_start_matches("container ")
-                .trim_end_matches(" is not running");
-            Error::NotRunning {
-                container: container.to_owned(),
-            }
+            let container = message.trim_start_matches("container ").trim_end_matches(" is not running");
+            Error::NotRunning { container: container.to_owned() }
         }
         FailureClass::Start(class) => Error::Start { class, message },
-        FailureClass::Os(number) => Error::Failed {
-            doing: message,
-            source: io::Error::from_raw_os_error(number),
-        },
+        FailureClass::Os(number) => Error::Failed { doing: message, source: io::Error::from_raw_os_error(number) },
     }
 }

@@ -31,33 +31,19 @@ pub fn read(layers: &[PathBuf], path: &Path, limit: usize) -> Result<Vec<u8>> {
             return read_regular(fd, path, limit);
         }
     }
-    Err(Error::NotFound {
-        what: path.display().to_string(),
-    })
+    Err(Error::NotFound { what: path.display().to_string() })
 }
 
 /// Opens for reading below a root, never leaving it; None if it is not there.
 fn open_in(root: &Path, path: &Path) -> Result<Option<OwnedFd>> {
     let doing = || format!("open {} in {}", path.display(), root.display());
-    let root = rustix::fs::open(
-        root,
-        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
-    .doing(doing)?;
+    let root =
+        rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).doing(doing)?;
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    match rustix::fs::openat2(
-        root,
-        path,
-        flags,
-        Mode::empty(),
-        ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
-    ) {
+    match rustix::fs::openat2(root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS) {
         Ok(fd) => Ok(Some(fd)),
         // NXIO is what opening a whiteout says, which is a character device of number 0.
-        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR | rustix::io::Errno::NXIO) => {
-            Ok(None)
-        }
+        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR | rustix::io::Errno::NXIO) => Ok(None),
         Err(error) => Err(error).doing(doing),
     }
 }
@@ -67,15 +53,10 @@ pub(crate) fn read_regular(fd: OwnedFd, path: &Path, limit: usize) -> Result<Vec
     let doing = || format!("read {}", path.display());
     let file = File::from(fd);
     if !file.metadata().doing(doing)?.is_file() {
-        return Err(Error::Unreadable {
-            path: path.display().to_string(),
-            reason: "not a regular file".into(),
-        });
+        return Err(Error::Unreadable { path: path.display().to_string(), reason: "not a regular file".into() });
     }
     let mut bytes = Vec::new();
-    file.take(limit as u64)
-        .read_to_end(&mut bytes)
-        .doing(doing)?;
+    file.take(limit as u64).read_to_end(&mut bytes).doing(doing)?;
     Ok(bytes)
 }
 
@@ -101,29 +82,16 @@ fn resolve(passwd: &str, group: &str, text: &str) -> Result<ResolvedUser> {
         (Some(account), _) => account.uid,
         (None, Some(uid)) => uid,
         (None, None) => {
-            return Err(Error::NotFound {
-                what: format!("user {user}: no matching entries in passwd file"),
-            });
+            return Err(Error::NotFound { what: format!("user {user}: no matching entries in passwd file") });
         }
     };
     let gid = match group_name {
         "" => account.as_ref().map_or(0, |account| account.gid),
         name => resolve_group(group, name)?,
     };
-    let groups = account
-        .as_ref()
-        .map_or(Vec::new(), |account| memberships(group, account.name, gid));
-    let home = account
-        .as_ref()
-        .map(|account| account.home)
-        .filter(|home| !home.is_empty())
-        .unwrap_or("/")
-        .to_owned();
-    Ok(ResolvedUser {
-        user: User { uid, gid, groups },
-        home,
-        is_numeric: number.is_some(),
-    })
+    let groups = account.as_ref().map_or(Vec::new(), |account| memberships(group, account.name, gid));
+    let home = account.as_ref().map(|account| account.home).filter(|home| !home.is_empty()).unwrap_or("/").to_owned();
+    Ok(ResolvedUser { user: User { uid, gid, groups }, home, is_numeric: number.is_some() })
 }
 
 struct Account<'a> {
@@ -139,12 +107,7 @@ fn accounts(passwd: &str) -> impl Iterator<Item = Account<'_>> {
         let [name, _, uid, gid, rest @ ..] = fields.as_slice() else {
             return None;
         };
-        Some(Account {
-            name,
-            uid: uid.parse().ok()?,
-            gid: gid.parse().ok()?,
-            home: rest.get(1).copied().unwrap_or(""),
-        })
+        Some(Account { name, uid: uid.parse().ok()?, gid: gid.parse().ok()?, home: rest.get(1).copied().unwrap_or("") })
     })
 }
 
@@ -162,9 +125,9 @@ fn resolve_group(group: &str, name: &str) -> Result<u32> {
         return Ok(gid);
     }
     let found = groups(group).find(|(known, ..)| *known == name);
-    found.map(|(_, gid, _)| gid).ok_or_else(|| Error::NotFound {
-        what: format!("group {name}: no matching entries in group file"),
-    })
+    found
+        .map(|(_, gid, _)| gid)
+        .ok_or_else(|| Error::NotFound { what: format!("group {name}: no matching entries in group file") })
 }
 
 fn memberships(group: &str, user: &str, primary: u32) -> Vec<u32> {
@@ -182,19 +145,13 @@ fn memberships(group: &str, user: &str, primary: u32) -> Vec<u32> {
 mod tests {
     use super::*;
 
-    const PASSWD: &str =
-        "root:x:0:0:root:/root:/bin/sh\napp:x:1000:100:An app:/srv/app:/bin/sh\nodd line\n";
+    const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\napp:x:1000:100:An app:/srv/app:/bin/sh\nodd line\n";
     const GROUP: &str = "root:x:0:\nusers:x:100:\nwheel:x:10:root,app\naudio:x:29:app\n";
 
     fn check(text: &str, uid: u32, gid: u32, groups: &[u32], home: &str) {
         let found = resolve(PASSWD, GROUP, text).expect(text);
         assert_eq!(
-            (
-                found.user.uid,
-                found.user.gid,
-                found.user.groups.as_slice(),
-                found.home.as_str()
-            ),
+            (found.user.uid, found.user.gid, found.user.groups.as_slice(), found.home.as_str()),
             (uid, gid, groups, home),
             "{text}"
         );
@@ -213,14 +170,8 @@ mod tests {
 
     #[test]
     fn unknown_names_are_errors() {
-        assert!(matches!(
-            resolve(PASSWD, GROUP, "nobody"),
-            Err(Error::NotFound { .. })
-        ));
-        assert!(matches!(
-            resolve(PASSWD, GROUP, "app:nogroup"),
-            Err(Error::NotFound { .. })
-        ));
+        assert!(matches!(resolve(PASSWD, GROUP, "nobody"), Err(Error::NotFound { .. })));
+        assert!(matches!(resolve(PASSWD, GROUP, "app:nogroup"), Err(Error::NotFound { .. })));
     }
 
     #[test]
@@ -228,20 +179,10 @@ mod tests {
         let top = tempfile::tempdir().expect("tempdir");
         let below = tempfile::tempdir().expect("tempdir");
         std::fs::create_dir(top.path().join("etc")).expect("mkdir");
-        std::os::unix::fs::symlink(
-            "/etc/../../../../../etc/hostname",
-            top.path().join("etc/passwd"),
-        )
-        .expect("symlink");
+        std::os::unix::fs::symlink("/etc/../../../../../etc/hostname", top.path().join("etc/passwd")).expect("symlink");
         let layers = [top.path().to_owned(), below.path().to_owned()];
-        assert!(matches!(
-            read(&layers, Path::new("/etc/passwd"), 10),
-            Err(Error::NotFound { .. })
-        ));
+        assert!(matches!(read(&layers, Path::new("/etc/passwd"), 10), Err(Error::NotFound { .. })));
         std::fs::write(top.path().join("etc/hostname"), "inside").expect("write");
-        assert_eq!(
-            read(&layers, Path::new("/etc/passwd"), 10).expect("read"),
-            b"inside"
-        );
+        assert_eq!(read(&layers, Path::new("/etc/passwd"), 10).expect("read"), b"inside");
     }
 }

@@ -131,11 +131,7 @@ impl Sandbox {
     }
 
     /// Takes over a sandbox from an earlier agent.
-    pub(crate) async fn adopt(
-        host: &Arc<Host>,
-        spec: SandboxSpec,
-        socket: OwnedFd,
-    ) -> Result<Arc<Sandbox>> {
+    pub(crate) async fn adopt(host: &Arc<Host>, spec: SandboxSpec, socket: OwnedFd) -> Result<Arc<Sandbox>> {
         let sandbox = Sandbox::with_link(host, spec, socket, None)?;
         sandbox.recall();
         let records = sandbox.hello().await?;
@@ -144,11 +140,7 @@ impl Sandbox {
             state.note(record);
         }
         // What the shim never heard of did not start, and will not.
-        for entry in state
-            .containers
-            .iter_mut()
-            .filter(|entry| entry.record.is_none())
-        {
+        for entry in state.containers.iter_mut().filter(|entry| entry.record.is_none()) {
             entry.is_refused = true;
         }
         drop(state);
@@ -168,37 +160,18 @@ impl Sandbox {
         Arc::new(sandbox)
     }
 
-    fn with_link(
-        host: &Arc<Host>,
-        spec: SandboxSpec,
-        socket: OwnedFd,
-        child: Option<Child>,
-    ) -> Result<Arc<Sandbox>> {
+    fn with_link(host: &Arc<Host>, spec: SandboxSpec, socket: OwnedFd, child: Option<Child>) -> Result<Arc<Sandbox>> {
         let link = Arc::new(Link::new(&spec.id, socket)?);
-        let state = Mutex::new(State {
-            is_alive: true,
-            ..State::default()
-        });
+        let state = Mutex::new(State { is_alive: true, ..State::default() });
         let changes = watch::Sender::new(0);
-        let sandbox = Arc::new(Sandbox {
-            host: Arc::clone(host),
-            spec,
-            link: Some(Arc::clone(&link)),
-            state,
-            changes,
-        });
+        let sandbox = Arc::new(Sandbox { host: Arc::clone(host), spec, link: Some(Arc::clone(&link)), state, changes });
         tokio::spawn(listen(link, Arc::downgrade(&sandbox), child));
         Ok(sandbox)
     }
 
     async fn hello(&self) -> Result<Vec<Record>> {
         match self.link()?.call(Call::Hello, &[]).await? {
-            (
-                Reply::Hello {
-                    pid, containers, ..
-                },
-                _,
-            ) => {
+            (Reply::Hello { pid, containers, .. }, _) => {
                 self.lock().pid = Some(pid);
                 Ok(containers)
             }
@@ -210,9 +183,8 @@ impl Sandbox {
     fn recall(&self) {
         let directory = self.dir().join("c");
         let entries = fs::read_dir(&directory).into_iter().flatten().flatten();
-        let mut containers: Vec<Entry> = entries
-            .filter_map(|entry| load::<Entry>(&entry.path().join("spec.json")).ok())
-            .collect();
+        let mut containers: Vec<Entry> =
+            entries.filter_map(|entry| load::<Entry>(&entry.path().join("spec.json")).ok()).collect();
         containers.sort_by_key(|entry| entry.created_ns);
         for entry in &mut containers {
             entry.record = load(&directory.join(&entry.spec.id).join(shim::container::RECORD)).ok();
@@ -244,30 +216,18 @@ impl Sandbox {
     /// All containers that were not removed, in the order they were asked for.
     pub fn containers(&self) -> Vec<ContainerState> {
         let state = self.lock();
-        state
-            .containers
-            .iter()
-            .map(|entry| entry.state(state.is_alive))
-            .collect()
+        state.containers.iter().map(|entry| entry.state(state.is_alive)).collect()
     }
 
     /// One container.
     pub fn container(&self, id: &str) -> Option<ContainerState> {
         let state = self.lock();
-        state
-            .containers
-            .iter()
-            .find(|entry| entry.spec.id == id)
-            .map(|entry| entry.state(state.is_alive))
+        state.containers.iter().find(|entry| entry.spec.id == id).map(|entry| entry.state(state.is_alive))
     }
 
     /// What was asked for.
     pub fn container_spec(&self, id: &str) -> Option<ContainerSpec> {
-        self.lock()
-            .containers
-            .iter()
-            .find(|entry| entry.spec.id == id)
-            .map(|entry| entry.spec.clone())
+        self.lock().containers.iter().find(|entry| entry.spec.id == id).map(|entry| entry.spec.clone())
     }
 
     /// A number that rises with every change of a container or of the sandbox's life: wait for it, then look.
@@ -307,40 +267,25 @@ impl Sandbox {
         let entry = Entry::new(spec.clone());
         save(&dir.join("spec.json"), &entry)?;
         self.lock().containers.push(entry);
-        let cgroup = self.host.cgroups.create_container(
-            &self.spec.id,
-            &spec.id,
-            &spec.resources,
-            spec.privileged,
-        )?;
+        let cgroup = self.host.cgroups.create_container(&self.spec.id, &spec.id, &spec.resources, spec.privileged)?;
         Ok(crate::container::for_shim(&spec, dir, cgroup))
     }
 
     /// Sends a signal to a container's first process.
     pub async fn signal(&self, id: &str, signal: i32) -> Result<()> {
-        let call = Call::Signal {
-            container: id.to_owned(),
-            signal,
-            all: false,
-        };
+        let call = Call::Signal { container: id.to_owned(), signal, all: false };
         self.link()?.call(call, &[]).await.map(|_| ())
     }
 
     /// Kills every process of a container. Its end is seen as a change.
     pub async fn kill(&self, id: &str) -> Result<()> {
-        let call = Call::Signal {
-            container: id.to_owned(),
-            signal: libc::SIGKILL,
-            all: true,
-        };
+        let call = Call::Signal { container: id.to_owned(), signal: libc::SIGKILL, all: true };
         self.link()?.call(call, &[]).await.map(|_| ())
     }
 
     /// Starts a further process in a container.
     pub async fn exec(self: &Arc<Sandbox>, spec: ExecSpec) -> Result<Exec> {
-        let container = self
-            .container_spec(&spec.container)
-            .ok_or_else(|| self.unknown(&spec.container))?;
+        let container = self.container_spec(&spec.container).ok_or_else(|| self.unknown(&spec.container))?;
         let pipes = Pipes::new(&spec).doing(|| "make pipes".into())?;
         let call = shim::protocol::Exec {
             container: spec.container.clone(),
@@ -348,10 +293,7 @@ impl Sandbox {
             tty: spec.tty,
         };
         let theirs: Vec<_> = pipes.theirs.iter().map(|fd| fd.as_fd()).collect();
-        let (reply, answer) = self
-            .link()?
-            .call(Call::Exec(Box::new(call)), &theirs)
-            .await?;
+        let (reply, answer) = self.link()?.call(Call::Exec(Box::new(call)), &theirs).await?;
         drop(theirs);
         let (Reply::Exec { exec: number, pid }, Some(exit)) = (reply, answer.exit) else {
             return Err(self.dead_error());
@@ -375,52 +317,20 @@ impl Sandbox {
 
     /// Joins the stdio of a running container.
     pub async fn attach(&self, id: &str, stdin: bool) -> Result<Attached> {
-        let (reply, answer) = self
-            .link()?
-            .call(
-                Call::Attach {
-                    container: id.to_owned(),
-                    stdin,
-                },
-                &[],
-            )
-            .await?;
+        let (reply, answer) = self.link()?.call(Call::Attach { container: id.to_owned(), stdin }, &[]).await?;
         let Reply::Attached { stdin, tty } = reply else {
             return Err(self.dead_error());
         };
         let mut fds = answer.fds.into_iter();
-        let stdin = if stdin {
-            fds.next().map(Input::new).transpose()?
-        } else {
-            None
-        };
-        let stdout = fds
-            .next()
-            .map(Output::new)
-            .transpose()?
-            .ok_or_else(|| Error::NotRunning {
-                container: id.to_owned(),
-            })?;
-        Ok(Attached {
-            stdin,
-            stdout,
-            stderr: fds.next().map(Output::new).transpose()?,
-            tty,
-        })
+        let stdin = if stdin { fds.next().map(Input::new).transpose()? } else { None };
+        let stdout =
+            fds.next().map(Output::new).transpose()?.ok_or_else(|| Error::NotRunning { container: id.to_owned() })?;
+        Ok(Attached { stdin, stdout, stderr: fds.next().map(Output::new).transpose()?, tty })
     }
 
     /// Changes the size of a container's terminal.
     pub async fn resize(&self, id: &str, size: WindowSize) -> Result<()> {
-        self.link()?
-            .call(
-                Call::Resize {
-                    container: id.to_owned(),
-                    size,
-                },
-                &[],
-            )
-            .await
-            .map(|_| ())
+        self.link()?.call(Call::Resize { container: id.to_owned(), size }, &[]).await.map(|_| ())
     }
 
     /// Connects to a port on the sandbox's loopback: 127.0.0.1, or ::1 if nobody is there.
@@ -434,11 +344,7 @@ impl Sandbox {
     async fn connect_to(&self, port: u16, ipv6: bool) -> Result<TcpStream> {
         let doing = || format!("connect to port {port} in sandbox {}", self.spec.id);
         let (_, answer) = self.link()?.call(Call::Connect { port, ipv6 }, &[]).await?;
-        let socket = answer
-            .fds
-            .into_iter()
-            .next()
-            .ok_or_else(|| self.dead_error())?;
+        let socket = answer.fds.into_iter().next().ok_or_else(|| self.dead_error())?;
         let stream = TcpStream::from_std(StdTcpStream::from(socket)).doing(doing)?;
         stream.writable().await.doing(doing)?;
         match stream.take_error().doing(doing)? {
@@ -453,9 +359,7 @@ impl Sandbox {
         let running = self.container(id).and_then(|state| state.pid);
         let layers = match running {
             Some(pid) => vec![PathBuf::from(format!("/proc/{pid}/root"))],
-            None => std::iter::once(self.container_dir(id).join("upper"))
-                .chain(spec.layers)
-                .collect(),
+            None => std::iter::once(self.container_dir(id).join("upper")).chain(spec.layers).collect(),
         };
         rootfs::read(&layers, path, limit)
     }
@@ -463,12 +367,8 @@ impl Sandbox {
     /// What a running container uses.
     pub async fn stats(&self, id: &str) -> Result<Stats> {
         match self.container(id) {
-            Some(state) if state.phase == Phase::Running => {
-                self.host.cgroups.stats(&self.spec.id, id)
-            }
-            Some(_) => Err(Error::NotRunning {
-                container: id.to_owned(),
-            }),
+            Some(state) if state.phase == Phase::Running => self.host.cgroups.stats(&self.spec.id, id),
+            Some(_) => Err(Error::NotRunning { container: id.to_owned() }),
             None => Err(self.unknown(id)),
         }
     }
@@ -480,19 +380,9 @@ impl Sandbox {
         }
         if self.is_alive() {
             self.end(id).await?;
-            self.link()?
-                .call(
-                    Call::Forget {
-                        container: id.to_owned(),
-                    },
-                    &[],
-                )
-                .await?;
+            self.link()?.call(Call::Forget { container: id.to_owned() }, &[]).await?;
         }
-        self.host
-            .cgroups
-            .remove_container(&self.spec.id, id)
-            .await?;
+        self.host.cgroups.remove_container(&self.spec.id, id).await?;
         remove_dir(&self.container_dir(id))?;
         self.lock().containers.retain(|entry| entry.spec.id != id);
         self.changed();
@@ -502,19 +392,13 @@ impl Sandbox {
     /// Kills a container and waits until it is dead.
     async fn end(&self, id: &str) -> Result<()> {
         let mut changes = self.changes();
-        if self
-            .container(id)
-            .is_some_and(|state| state.phase == Phase::Running)
-        {
+        if self.container(id).is_some_and(|state| state.phase == Phase::Running) {
             match self.kill(id).await {
                 Err(Error::NotRunning { .. }) => {}
                 other => other?,
             }
         }
-        let is_over = |_: &u64| {
-            self.container(id)
-                .is_none_or(|state| state.phase == Phase::Exited)
-        };
+        let is_over = |_: &u64| self.container(id).is_none_or(|state| state.phase == Phase::Exited);
         let waited = tokio::time::timeout(SHUTDOWN, changes.wait_for(is_over)).await;
         waited
             .map(|_| ())
@@ -541,10 +425,7 @@ impl Sandbox {
     }
 
     fn kill_shim(&self) {
-        if let Some(pid) = self
-            .pid()
-            .and_then(|pid| rustix::process::Pid::from_raw(pid as i32))
-        {
+        if let Some(pid) = self.pid().and_then(|pid| rustix::process::Pid::from_raw(pid as i32)) {
             // It is ours as long as its socket is open.
             rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap_or_default();
         }
@@ -587,15 +468,11 @@ impl Sandbox {
     }
 
     fn dead_error(&self) -> Error {
-        Error::Dead {
-            sandbox: self.spec.id.clone(),
-        }
+        Error::Dead { sandbox: self.spec.id.clone() }
     }
 
     fn unknown(&self, id: &str) -> Error {
-        Error::NotFound {
-            what: format!("container {id} in sandbox {}", self.spec.id),
-        }
+        Error::NotFound { what: format!("container {id} in sandbox {}", self.spec.id) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -606,18 +483,10 @@ impl Sandbox {
 impl State {
     /// Later news never gives way to earlier: an end that overtook the reply to a start stays an end.
     fn note(&mut self, record: Record) {
-        let Some(entry) = self
-            .containers
-            .iter_mut()
-            .find(|entry| entry.spec.id == record.container)
-        else {
+        let Some(entry) = self.containers.iter_mut().find(|entry| entry.spec.id == record.container) else {
             return;
         };
-        if entry
-            .record
-            .as_ref()
-            .is_none_or(|known| known.exit.is_none())
-        {
+        if entry.record.as_ref().is_none_or(|known| known.exit.is_none()) {
             entry.record = Some(record);
         }
     }
@@ -656,11 +525,7 @@ struct Pipes {
 impl Pipes {
     fn new(spec: &ExecSpec) -> io::Result<Pipes> {
         if spec.tty.is_some() {
-            return Ok(Pipes {
-                theirs: Vec::new(),
-                stdin: None,
-                outputs: None,
-            });
+            return Ok(Pipes { theirs: Vec::new(), stdin: None, outputs: None });
         }
         let pipe = || pipe_with(PipeFlags::CLOEXEC);
         let (their_stdin, stdin) = match spec.stdin {
@@ -668,11 +533,7 @@ impl Pipes {
             false => (OwnedFd::from(fs::File::open("/dev/null")?), None),
         };
         let ((stdout, their_stdout), (stderr, their_stderr)) = (pipe()?, pipe()?);
-        Ok(Pipes {
-            theirs: vec![their_stdin, their_stdout, their_stderr],
-            stdin,
-            outputs: Some((stdout, stderr)),
-        })
+        Ok(Pipes { theirs: vec![their_stdin, their_stdout, their_stderr], stdin, outputs: Some((stdout, stderr)) })
     }
 }
 
@@ -689,11 +550,7 @@ impl Exec {
 
     fn use_terminal(&mut self, terminal: OwnedFd, stdin: bool) -> Result<()> {
         let copy = || terminal.try_clone().doing(|| "copy a terminal".into());
-        self.stdin = if stdin {
-            Some(Input::new(copy()?)?)
-        } else {
-            None
-        };
+        self.stdin = if stdin { Some(Input::new(copy()?)?) } else { None };
         self.stdout = Some(Output::new(copy()?)?);
         self.terminal = Some(Terminal::new(terminal));
         Ok(())
@@ -709,9 +566,7 @@ impl Exec {
 
     /// Changes the size of its terminal, if it has one.
     pub fn resize(&self, size: WindowSize) -> Result<()> {
-        self.terminal
-            .as_ref()
-            .map_or(Ok(()), |terminal| terminal.resize(size))
+        self.terminal.as_ref().map_or(Ok(()), |terminal| terminal.resize(size))
     }
 
     /// Something that changes the size of its terminal and may be kept apart from the streams.
@@ -721,17 +576,7 @@ impl Exec {
 
     /// Sends it a signal.
     pub async fn signal(&self, signal: i32) -> Result<()> {
-        self.sandbox
-            .link()?
-            .call(
-                Call::SignalExec {
-                    exec: self.number,
-                    signal,
-                },
-                &[],
-            )
-            .await
-            .map(|_| ())
+        self.sandbox.link()?.call(Call::SignalExec { exec: self.number, signal }, &[]).await.map(|_| ())
     }
 }
 

@@ -192,25 +192,15 @@ pub const DEFAULT_CAPABILITIES: [&str; 14] = [
 pub fn capabilities(add: &[String], drop: &[String]) -> Vec<String> {
     let full = |name: &String| {
         let upper = name.to_ascii_uppercase();
-        if upper.starts_with("CAP_") || upper == "ALL" {
-            upper
-        } else {
-            format!("CAP_{upper}")
-        }
+        if upper.starts_with("CAP_") || upper == "ALL" { upper } else { format!("CAP_{upper}") }
     };
     let add: Vec<String> = add.iter().map(full).collect();
     let drop: Vec<String> = drop.iter().map(full).collect();
     let has_all = |names: &[String]| names.iter().any(|name| name == "ALL");
     let mut set: Vec<String> = match (has_all(&add), has_all(&drop)) {
-        (true, _) => shim::spec::CAPABILITIES
-            .iter()
-            .map(|name| name.to_string())
-            .collect(),
+        (true, _) => shim::spec::CAPABILITIES.iter().map(|name| name.to_string()).collect(),
         (false, true) => Vec::new(),
-        (false, false) => DEFAULT_CAPABILITIES
-            .iter()
-            .map(|name| name.to_string())
-            .collect(),
+        (false, false) => DEFAULT_CAPABILITIES.iter().map(|name| name.to_string()).collect(),
     };
     set.retain(|name| !drop.contains(name));
     for name in add.into_iter().filter(|name| name != "ALL") {
@@ -226,12 +216,7 @@ mod tests {
     use super::*;
 
     fn set(add: &[&str], drop: &[&str]) -> Vec<String> {
-        let own = |names: &[&str]| {
-            names
-                .iter()
-                .map(|name| name.to_string())
-                .collect::<Vec<_>>()
-        };
+        let own = |names: &[&str]| names.iter().map(|name| name.to_string()).collect::<Vec<_>>();
         capabilities(&own(add), &own(drop))
     }
 

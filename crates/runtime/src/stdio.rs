@@ -57,22 +57,13 @@ impl Terminal {
 
     /// Changes the size; the process gets SIGWINCH.
     pub fn resize(&self, size: WindowSize) -> Result<()> {
-        let size = Winsize {
-            ws_row: size.rows,
-            ws_col: size.columns,
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        };
+        let size = Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
         tcsetwinsize(self.0.as_fd(), size).doing(|| "resize a terminal".into())
     }
 }
 
 impl AsyncRead for Output {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         loop {
             let mut guard = ready!(self.0.poll_read_ready(context))?;
             let unfilled = buffer.initialize_unfilled();
@@ -93,11 +84,7 @@ impl AsyncRead for Output {
 }
 
 impl AsyncWrite for Input {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let Some(inner) = &self.0 else {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         };

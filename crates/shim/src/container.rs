@@ -75,12 +75,7 @@ impl Start {
 
 /// (the parent's end, the child's end) of the channel on which a child says why it could not start. Exec closes it.
 pub(crate) fn report_channel() -> io::Result<(OwnedFd, OwnedFd)> {
-    let (ours, theirs) = socketpair(
-        AddressFamily::UNIX,
-        SocketType::SEQPACKET,
-        SocketFlags::CLOEXEC,
-        None,
-    )?;
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
     set_nonblocking(&ours)?;
     Ok((ours, theirs))
 }
@@ -93,14 +88,8 @@ pub(crate) fn clone_into(
     cgroup: Option<&Path>,
     child: impl FnOnce() -> i32,
 ) -> io::Result<u32> {
-    let directory = cgroup.map(|path| {
-        rustix::fs::openat(
-            CWD,
-            path,
-            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )
-    });
+    let directory = cgroup
+        .map(|path| rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()));
     let directory = directory.transpose()?;
     if let Some(pids) = pids {
         sys::setns(pids, libc::CLONE_NEWPID)?;
@@ -123,58 +112,16 @@ impl Running {
     ) -> io::Result<Running> {
         let log = spec.log_path.as_deref().map(Log::open).transpose()?;
         let (report, theirs) = report_channel()?;
-        let (stdio, outputs, stdin) = if spec.tty {
-            (None, Vec::new(), None)
-        } else {
-            pipes(&spec)?
-        };
-        let own_pids = if host_pid || sandbox.init.is_some() {
-            0
-        } else {
-            sys::NEW_PID
-        };
-        let shared = sandbox
-            .init
-            .as_ref()
-            .map(|(_, namespace)| namespace.as_fd());
+        let (stdio, outputs, stdin) = if spec.tty { (None, Vec::new(), None) } else { pipes(&spec)? };
+        let own_pids = if host_pid || sandbox.init.is_some() { 0 } else { sys::NEW_PID };
+        let shared = sandbox.init.as_ref().map(|(_, namespace)| namespace.as_fd());
         let unified = spec.cgroup.unified.as_deref();
-        let pid = clone_into(
-            shared,
-            &sandbox.own_pids,
-            own_pids | sys::NEW_MOUNT,
-            unified,
-            || {
-                init::run_container(
-                    &spec,
-                    &spec.cgroup.tasks,
-                    stdio,
-                    &theirs,
-                    sandbox.shm.as_ref(),
-                )
-            },
-        )?;
-        let record = Record {
-            container: spec.id.clone(),
-            pid,
-            started_ns: now_ns(),
-            exit: None,
-        };
-        let start = Some(Start {
-            report,
-            agent,
-            seq,
-            terminal: None,
-        });
-        Ok(Running {
-            spec,
-            record,
-            pid: Some(pid),
-            start,
-            outputs,
-            stdin,
-            terminal: None,
-            log,
-        })
+        let pid = clone_into(shared, &sandbox.own_pids, own_pids | sys::NEW_MOUNT, unified, || {
+            init::run_container(&spec, &spec.cgroup.tasks, stdio, &theirs, &sandbox.shm)
+        })?;
+        let record = Record { container: spec.id.clone(), pid, started_ns: now_ns(), exit: None };
+        let start = Some(Start { report, agent, seq, terminal: None });
+        Ok(Running { spec, record, pid: Some(pid), start, outputs, stdin, terminal: None, log })
     }
 
     /// Writes the record so that it is there whole or not at all.
@@ -199,10 +146,7 @@ impl Running {
 
     /// What a wait status and the cgroup's counter say.
     pub(crate) fn exit_of(&self, status: i32) -> Exit {
-        Exit {
-            oom_killed: self.was_short_of_memory(),
-            ..exit_of(status)
-        }
+        Exit { oom_killed: self.was_short_of_memory(), ..exit_of(status) }
     }
 
     fn was_short_of_memory(&self) -> bool {
@@ -228,11 +172,7 @@ impl Running {
 }
 
 fn kill_listed(tasks: &PathBuf) {
-    for pid in fs::read_to_string(tasks)
-        .unwrap_or_default()
-        .lines()
-        .filter_map(|line| line.parse().ok())
-    {
+    for pid in fs::read_to_string(tasks).unwrap_or_default().lines().filter_map(|line| line.parse().ok()) {
         report_missing(sys::kill(pid, libc::SIGKILL));
     }
 }
@@ -240,10 +180,7 @@ fn kill_listed(tasks: &PathBuf) {
 /// Who is gone needs no signal; anything else belongs into the log.
 fn report_missing(result: io::Result<()>) {
     match result {
-        Err(error)
-            if error.raw_os_error() != Some(libc::ESRCH)
-                && error.kind() != io::ErrorKind::NotFound =>
-        {
+        Err(error) if error.raw_os_error() != Some(libc::ESRCH) && error.kind() != io::ErrorKind::NotFound => {
             crate::complain(&format!("kill: {error}"));
         }
         _ => {}
@@ -257,48 +194,22 @@ fn pipes(spec: &Container) -> io::Result<Pipes> {
         let (theirs, ours) = pipe()?;
         (theirs, Some(ours))
     } else {
-        (
-            rustix::fs::openat(
-                CWD,
-                "/dev/null",
-                OFlags::RDONLY | OFlags::CLOEXEC,
-                Mode::empty(),
-            )?,
-            None,
-        )
+        (rustix::fs::openat(CWD, "/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?, None)
     };
     let (stdout_ours, stdout) = pipe()?;
     let (stderr_ours, stderr) = pipe()?;
-    let outputs = vec![
-        Output::new(stdout_ours, "stdout")?,
-        Output::new(stderr_ours, "stderr")?,
-    ];
+    let outputs = vec![Output::new(stdout_ours, "stdout")?, Output::new(stderr_ours, "stderr")?];
     Ok((Some([stdin, stdout, stderr]), outputs, ours))
 }
 
 /// Translates a wait status.
 pub(crate) fn exit_of(status: i32) -> Exit {
-    let signal = if libc::WIFSIGNALED(status) {
-        libc::WTERMSIG(status)
-    } else {
-        0
-    };
-    let code = if signal == 0 {
-        libc::WEXITSTATUS(status)
-    } else {
-        128 + signal
-    };
-    Exit {
-        code,
-        signal,
-        oom_killed: false,
-        finished_ns: now_ns(),
-    }
+    let signal = if libc::WIFSIGNALED(status) { libc::WTERMSIG(status) } else { 0 };
+    let code = if signal == 0 { libc::WEXITSTATUS(status) } else { 128 + signal };
+    Exit { code, signal, oom_killed: false, finished_ns: now_ns() }
 }
 
 /// Nanoseconds since 1970.
 pub(crate) fn now_ns() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_nanos() as u64)
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
 }

@@ -36,19 +36,13 @@ pub fn run() -> i32 {
 }
 
 fn begin(agent: OwnedFd) -> io::Result<()> {
-    let null = openat(
-        CWD,
-        "/dev/null",
-        OFlags::RDWR | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?;
+    let null = openat(CWD, "/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
     // The descriptor moves away from 0, which must be a harmless one when containers are forked.
     let socket = agent.try_clone()?;
     drop(agent);
     sys::set_stdio(&null, 0)?;
     rustix::process::setsid()?;
-    let (spec, _) =
-        packet::receive::<spec::Sandbox>(&socket)?.ok_or(io::ErrorKind::UnexpectedEof)?;
+    let (spec, _) = packet::receive::<spec::Sandbox>(&socket)?.ok_or(io::ErrorKind::UnexpectedEof)?;
     let signals = sys::child_signals()?;
     let sandbox = match sandbox::Sandbox::set_up(&spec) {
         Ok(sandbox) => sandbox,
@@ -63,14 +57,7 @@ fn begin(agent: OwnedFd) -> io::Result<()> {
 /// Answers the first request with what went wrong.
 fn refuse(socket: &OwnedFd, error: io::Error) -> io::Result<()> {
     if let Some((request, _)) = packet::receive::<Request>(socket)? {
-        packet::send(
-            socket,
-            &Message::Reply {
-                seq: request.seq,
-                result: Err(Failure::from(error)),
-            },
-            &[],
-        )?;
+        packet::send(socket, &Message::Reply { seq: request.seq, result: Err(Failure::from(error)) }, &[])?;
     }
     Ok(())
 }

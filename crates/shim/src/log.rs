@@ -33,10 +33,7 @@ pub struct Stream {
 impl Stream {
     /// `stdout` or `stderr`.
     pub fn new(name: &'static str) -> Stream {
-        Stream {
-            name,
-            partial: Vec::new(),
-        }
+        Stream { name, partial: Vec::new() }
     }
 }
 
@@ -45,21 +42,11 @@ impl Log {
     pub fn open(path: &Path) -> io::Result<Log> {
         let file = OpenOptions::new().append(true).create(true).open(path)?;
         let written = file.metadata()?.len();
-        Ok(Log {
-            path: path.to_owned(),
-            file,
-            written,
-            out: Vec::new(),
-        })
+        Ok(Log { path: path.to_owned(), file, written, out: Vec::new() })
     }
 
     /// Adds what was read at one moment.
-    pub fn append(
-        &mut self,
-        stream: &mut Stream,
-        mut bytes: &[u8],
-        now: SystemTime,
-    ) -> io::Result<()> {
+    pub fn append(&mut self, stream: &mut Stream, mut bytes: &[u8], now: SystemTime) -> io::Result<()> {
         let head = head(now, stream.name);
         loop {
             let room = LINE_BYTES - stream.partial.len();
@@ -91,9 +78,14 @@ impl Log {
     }
 
     fn line(&mut self, head: &[u8], tag: u8, begin: &[u8], end: &[u8]) {
+        self.out.reserve(head.len() + begin.len() + end.len() + 1);
         self.out.extend_from_slice(head);
-        self.out.extend_from_slice(&[tag, b' ']);
-        self.out.extend_from_slice(begin);
+        // The head ends with a tag and a space.
+        let place = self.out.len() - 2;
+        self.out[place] = tag;
+        if !begin.is_empty() {
+            self.out.extend_from_slice(begin);
+        }
         self.out.extend_from_slice(end);
         self.out.push(b'\n');
     }
@@ -103,21 +95,13 @@ impl Log {
         self.written += self.out.len() as u64;
         self.out.clear();
         result?;
-        if self.written >= FILE_BYTES {
-            self.rotate()
-        } else {
-            Ok(())
-        }
+        if self.written >= FILE_BYTES { self.rotate() } else { Ok(()) }
     }
 
     /// By renaming only: who reads the old file reads on, and sees by the inode that there is a new one.
     fn rotate(&mut self) -> io::Result<()> {
         for number in (1..FILES).rev() {
-            let older = if number == 1 {
-                self.path.clone()
-            } else {
-                numbered(&self.path, number - 1)
-            };
+            let older = if number == 1 { self.path.clone() } else { numbered(&self.path, number - 1) };
             match std::fs::rename(older, numbered(&self.path, number)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
@@ -140,15 +124,14 @@ fn numbered(path: &Path, number: usize) -> PathBuf {
     name.into()
 }
 
-/// `2026-11-24T21:05:08.123456789Z stdout `
+/// `2026-11-24T21:05:08.123456789Z stdout F `
 fn head(now: SystemTime, stream: &str) -> Vec<u8> {
     let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     let (days, seconds) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
     let (year, month, day) = civil(days as i64);
     let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
     let nanos = since.subsec_nanos();
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{nanos:09}Z {stream} ")
-        .into_bytes()
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{nanos:09}Z {stream} F ").into_bytes()
 }
 
 /// Year, month and day of a day counted from 1970, by eras of 400 years that begin in March.
@@ -159,11 +142,7 @@ fn civil(days: i64) -> (i64, i64, i64) {
     let day_of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 {
-        from_march + 3
-    } else {
-        from_march - 9
-    };
+    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
     (year_of_era + era * 400 + i64::from(month <= 2), month, day)
 }
 
@@ -180,14 +159,11 @@ mod tests {
     #[test]
     fn time_is_written_as_readers_expect() {
         for (seconds, expected) in [
-            (0, "1970-01-01T00:00:00.000000005Z stdout "),
-            (951_782_400, "2000-02-29T00:00:00.000000005Z stdout "),
-            (1_795_554_308, "2026-11-24T21:05:08.000000005Z stdout "),
+            (0, "1970-01-01T00:00:00.000000005Z stdout F "),
+            (951_782_400, "2000-02-29T00:00:00.000000005Z stdout F "),
+            (1_795_554_308, "2026-11-24T21:05:08.000000005Z stdout F "),
         ] {
-            assert_eq!(
-                String::from_utf8_lossy(&head(at(seconds), "stdout")),
-                expected
-            );
+            assert_eq!(String::from_utf8_lossy(&head(at(seconds), "stdout")), expected);
         }
     }
 
@@ -201,28 +177,17 @@ mod tests {
         }
         log.finish(&mut stream, at(0)).expect("finish");
         let text = std::fs::read_to_string(&path).expect("read");
-        text.lines()
-            .map(|line| line.split_once("stdout ").expect("a head").1.to_owned())
-            .collect()
+        text.lines().map(|line| line.split_once("stdout ").expect("a head").1.to_owned()).collect()
     }
 
     #[test]
     fn lines_are_put_together_and_cut() {
-        assert_eq!(
-            logged(&[b"one\ntw", b"o\n\nrest"]),
-            ["F one", "F two", "F ", "P rest"]
-        );
+        assert_eq!(logged(&[b"one\ntw", b"o\n\nrest"]), ["F one", "F two", "F ", "P rest"]);
         let long = vec![b'x'; LINE_BYTES];
         let full = format!("F {}", "x".repeat(LINE_BYTES));
         assert_eq!(logged(&[&long, b"\n"]).concat(), full);
-        assert_eq!(
-            logged(&[&long, b"yz\n"]),
-            [full.replace('F', "P"), "F yz".into()]
-        );
-        assert_eq!(
-            logged(&[&[long.as_slice(), &long, b"\n"].concat()]),
-            [full.replace('F', "P"), full]
-        );
+        assert_eq!(logged(&[&long, b"yz\n"]), [full.replace('F', "P"), "F yz".into()]);
+        assert_eq!(logged(&[&[long.as_slice(), &long, b"\n"].concat()]), [full.replace('F', "P"), full]);
     }
 
     #[test]
@@ -235,10 +200,8 @@ mod tests {
         for _ in 0..20 {
             log.append(&mut stream, &chunk, at(0)).expect("append");
         }
-        let mut names: Vec<_> = std::fs::read_dir(dir.path())
-            .expect("dir")
-            .map(|entry| entry.expect("entry").file_name())
-            .collect();
+        let mut names: Vec<_> =
+            std::fs::read_dir(dir.path()).expect("dir").map(|entry| entry.expect("entry").file_name()).collect();
         names.sort();
         assert_eq!(names, ["0.log", "0.log.1", "0.log.2", "0.log.3", "0.log.4"]);
     }

@@ -12,6 +12,9 @@ pub const VERSION: u32 = 1;
 /// Where a shim listens, within its state directory.
 pub const SOCKET: &str = "shim.sock";
 
+/// Where a shim mounts shared memory within its state directory, if the kernel cannot do without a place: to be unmounted afterwards.
+pub const SHM: &str = "shm";
+
 /// A packet larger than this travels as a memfd, which is then the last descriptor of an empty packet.
 pub const INLINE_BYTES: usize = 32 * 1024;
 

@@ -6,14 +6,12 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use rustix::net::{
-    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with,
-};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
 use rustix::process::{Signal, set_child_subreaper};
 use rustix::thread::UnshareFlags;
 
 use crate::init::{privilege, rootfs};
-use crate::protocol::SOCKET;
+use crate::protocol::{SHM, SOCKET};
 use crate::spec;
 use crate::sys;
 
@@ -22,8 +20,8 @@ use crate::sys;
 pub(crate) struct Sandbox {
     /// Where later agents knock.
     pub(crate) listener: OwnedFd,
-    /// Mounted as /dev/shm in each container; None: the host's.
-    pub(crate) shm: Option<OwnedFd>,
+    /// Mounted as /dev/shm in each container.
+    pub(crate) shm: rootfs::Shm,
     /// The pid namespace of the shim itself, to come back to.
     pub(crate) own_pids: File,
     /// Process 1 of the shared pid namespace, and that namespace.
@@ -44,21 +42,12 @@ impl Sandbox {
             write_sysctl(name, value)?;
         }
         let shm = if spec.host_ipc {
-            None
+            rootfs::Shm::Attached("/dev/shm".into())
         } else {
-            Some(rootfs::new_shm()?)
+            rootfs::Shm::new(&spec.state.join(SHM))?
         };
-        let init = if spec.share_process {
-            Some(start_init(&spec.state)?)
-        } else {
-            None
-        };
-        Ok(Sandbox {
-            listener: open_listener(&spec.state)?,
-            shm,
-            own_pids,
-            init,
-        })
+        let init = if spec.share_process { Some(start_init(&spec.state)?) } else { None };
+        Ok(Sandbox { listener: open_listener(&spec.state)?, shm, own_pids, init })
     }
 }
 
@@ -67,11 +56,7 @@ fn about(error: io::Error, path: &Path) -> io::Error {
 }
 
 fn leave_host(spec: &spec::Sandbox) -> io::Result<()> {
-    let ipc = if spec.host_ipc {
-        UnshareFlags::empty()
-    } else {
-        UnshareFlags::NEWIPC
-    };
+    let ipc = if spec.host_ipc { UnshareFlags::empty() } else { UnshareFlags::NEWIPC };
     let Some(network) = &spec.network else {
         return sys::unshare(ipc);
     };
@@ -89,22 +74,15 @@ fn leave_host(spec: &spec::Sandbox) -> io::Result<()> {
 }
 
 fn chain(error: network::Error) -> io::Error {
-    let cause = std::error::Error::source(&error)
-        .map(|cause| format!(": {cause}"))
-        .unwrap_or_default();
+    let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
     io::Error::other(format!("{error}{cause}"))
 }
 
 /// Only below the directories of what was unshared, wherever a name may try to lead.
 fn write_sysctl(name: &str, value: &str) -> io::Result<()> {
-    let is_sound = name
-        .split(['.', '/'])
-        .all(|part| !part.is_empty() && part != "..");
+    let is_sound = name.split(['.', '/']).all(|part| !part.is_empty() && part != "..");
     if !is_sound {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            format!("sysctl {name:?} is no name"),
-        ));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("sysctl {name:?} is no name")));
     }
     // A dot within a link's name is written as a slash, as sysctl(8) does.
     let swap = |letter: char| match letter {
@@ -112,11 +90,8 @@ fn write_sysctl(name: &str, value: &str) -> io::Result<()> {
         '/' => '.',
         other => other,
     };
-    let path = if name.contains('/') && !name.contains('.') {
-        name.to_owned()
-    } else {
-        name.chars().map(swap).collect()
-    };
+    let path =
+        if name.contains('/') && !name.contains('.') { name.to_owned() } else { name.chars().map(swap).collect() };
     fs::write(Path::new("/proc/sys").join(&path), value)
         .map_err(|error| io::Error::new(error.kind(), format!("sysctl {name}: {error}")))
 }
@@ -128,10 +103,7 @@ fn open_listener(state: &Path) -> io::Result<OwnedFd> {
         .custom_flags(libc::O_DIRECTORY)
         .open(state)
         .map_err(|error| about(error, state))?;
-    let path = format!(
-        "/proc/self/fd/{}/{SOCKET}",
-        std::os::fd::AsRawFd::as_raw_fd(&directory)
-    );
+    let path = format!("/proc/self/fd/{}/{SOCKET}", std::os::fd::AsRawFd::as_raw_fd(&directory));
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
     bind(&socket, &SocketAddrUnix::new(path)?)?;
@@ -141,11 +113,9 @@ fn open_listener(state: &Path) -> io::Result<OwnedFd> {
 
 /// Process 1 of a shared pid namespace: reaps whatever is left to it. It keeps no rights, no files and no memory of the shim's doings.
 fn start_init(place: &Path) -> io::Result<(u32, File)> {
-    let pid = sys::clone_child(sys::NEW_PID | sys::NEW_MOUNT, None, || {
-        match settle(place) {
-            Ok(signals) => reap_for_ever(&signals),
-            Err(_) => 1,
-        }
+    let pid = sys::clone_child(sys::NEW_PID | sys::NEW_MOUNT, None, || match settle(place) {
+        Ok(signals) => reap_for_ever(&signals),
+        Err(_) => 1,
     })?;
     let namespace = File::open(format!("/proc/{pid}/ns/pid"))?;
     Ok((pid, namespace))
@@ -164,10 +134,7 @@ fn settle(place: &Path) -> io::Result<OwnedFd> {
 fn reap_for_ever(signals: &OwnedFd) -> i32 {
     loop {
         while sys::reap(false).is_some() {}
-        let mut poll = [rustix::event::PollFd::new(
-            signals,
-            rustix::event::PollFlags::IN,
-        )];
+        let mut poll = [rustix::event::PollFd::new(signals, rustix::event::PollFlags::IN)];
         if rustix::event::poll(&mut poll, None).is_ok() {
             drain(signals);
         }

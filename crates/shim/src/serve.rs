@@ -51,12 +51,7 @@ enum Source {
 }
 
 impl Shim {
-    pub(crate) fn new(
-        spec: spec::Sandbox,
-        sandbox: Sandbox,
-        signals: OwnedFd,
-        first_agent: OwnedFd,
-    ) -> Shim {
+    pub(crate) fn new(spec: spec::Sandbox, sandbox: Sandbox, signals: OwnedFd, first_agent: OwnedFd) -> Shim {
         Shim {
             spec,
             sandbox,
@@ -87,52 +82,29 @@ impl Shim {
 
     fn wait(&self) -> io::Result<Vec<(Source, PollFlags)>> {
         let sources = self.sources();
-        let mut polled: Vec<PollFd<'_>> = sources
-            .iter()
-            .map(|(_, fd, flags)| PollFd::from_borrowed_fd(*fd, *flags))
-            .collect();
+        let mut polled: Vec<PollFd<'_>> =
+            sources.iter().map(|(_, fd, flags)| PollFd::from_borrowed_fd(*fd, *flags)).collect();
         match poll(&mut polled, None) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
-        let ready = sources
-            .iter()
-            .zip(&polled)
-            .filter(|(_, polled)| !polled.revents().is_empty());
-        Ok(ready
-            .map(|((source, ..), polled)| (source.clone(), polled.revents()))
-            .collect())
+        let ready = sources.iter().zip(&polled).filter(|(_, polled)| !polled.revents().is_empty());
+        Ok(ready.map(|((source, ..), polled)| (source.clone(), polled.revents())).collect())
     }
 
     fn sources(&self) -> Vec<(Source, BorrowedFd<'_>, PollFlags)> {
         let mut sources = Vec::with_capacity(16);
         for (id, container) in &self.containers {
             if let Some(start) = &container.start {
-                sources.push((
-                    Source::Start(id.clone()),
-                    start.report.as_fd(),
-                    PollFlags::IN,
-                ));
+                sources.push((Source::Start(id.clone()), start.report.as_fd(), PollFlags::IN));
             }
             for (number, output) in container.outputs.iter().enumerate() {
                 if let Some(fd) = output.readable() {
-                    sources.push((
-                        Source::Output(id.clone(), number),
-                        fd.as_fd(),
-                        PollFlags::IN,
-                    ));
+                    sources.push((Source::Output(id.clone(), number), fd.as_fd(), PollFlags::IN));
                 }
                 for (position, (fd, is_behind)) in output.sinks().enumerate() {
-                    let flags = if is_behind {
-                        PollFlags::OUT
-                    } else {
-                        PollFlags::empty()
-                    };
-                    sources.push((
-                        Source::Client(id.clone(), number, position),
-                        fd.as_fd(),
-                        flags,
-                    ));
+                    let flags = if is_behind { PollFlags::OUT } else { PollFlags::empty() };
+                    sources.push((Source::Client(id.clone(), number, position), fd.as_fd(), flags));
                 }
             }
         }
@@ -142,16 +114,8 @@ impl Shim {
             }
         }
         sources.push((Source::Signals, self.signals.as_fd(), PollFlags::IN));
-        sources.push((
-            Source::Listener,
-            self.sandbox.listener.as_fd(),
-            PollFlags::IN,
-        ));
-        sources.extend(
-            self.agents
-                .iter()
-                .map(|(id, fd)| (Source::Agent(*id), fd.as_fd(), PollFlags::IN)),
-        );
+        sources.push((Source::Listener, self.sandbox.listener.as_fd(), PollFlags::IN));
+        sources.extend(self.agents.iter().map(|(id, fd)| (Source::Agent(*id), fd.as_fd(), PollFlags::IN)));
         sources
     }
 
@@ -171,10 +135,7 @@ impl Shim {
     }
 
     fn accept(&mut self) {
-        if let Ok(socket) = accept_with(
-            &self.sandbox.listener,
-            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-        ) {
+        if let Ok(socket) = accept_with(&self.sandbox.listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
             self.agents.insert(self.next_agent, socket);
             self.next_agent += 1;
         }
@@ -228,11 +189,7 @@ impl Shim {
     }
 
     fn attend(&mut self, id: &str, number: usize, position: usize, flags: PollFlags) {
-        let Some(output) = self
-            .containers
-            .get_mut(id)
-            .and_then(|container| container.outputs.get_mut(number))
-        else {
+        let Some(output) = self.containers.get_mut(id).and_then(|container| container.outputs.get_mut(number)) else {
             return;
         };
         if flags.contains(PollFlags::ERR) {
@@ -258,10 +215,7 @@ impl Shim {
         {
             crate::complain(&format!("watch a terminal: {error}"));
         }
-        let Some(start) = container
-            .start
-            .take_if(|_| !matches!(progress, Progress::Pending))
-        else {
+        let Some(start) = container.start.take_if(|_| !matches!(progress, Progress::Pending)) else {
             return;
         };
         match progress {
@@ -289,19 +243,13 @@ impl Shim {
         };
         let progress = start.advance();
         let pid = extra.pid;
-        let Some(start) = extra
-            .start
-            .take_if(|_| !matches!(progress, Progress::Pending))
-        else {
+        let Some(start) = extra.start.take_if(|_| !matches!(progress, Progress::Pending)) else {
             return;
         };
         match progress {
             Progress::Pending => {}
             Progress::Executed => {
-                let reply = Message::Reply {
-                    seq: start.seq,
-                    result: Ok(Reply::Exec { exec: id, pid }),
-                };
+                let reply = Message::Reply { seq: start.seq, result: Ok(Reply::Exec { exec: id, pid }) };
                 let fds: Vec<BorrowedFd<'_>> = start.terminal.iter().map(|fd| fd.as_fd()).collect();
                 self.say(start.agent, &reply, &fds);
             }
@@ -314,20 +262,13 @@ impl Shim {
 
     fn reap(&mut self) {
         while let Some((pid, status)) = sys::reap(false) {
-            let container = self
-                .containers
-                .iter()
-                .find(|(_, container)| container.pid == Some(pid))
-                .map(|(id, _)| id.clone());
+            let container =
+                self.containers.iter().find(|(_, container)| container.pid == Some(pid)).map(|(id, _)| id.clone());
             if let Some(id) = container {
                 self.end_container(&id, status);
                 continue;
             }
-            let extra = self
-                .extras
-                .iter()
-                .find(|(_, extra)| extra.pid == pid)
-                .map(|(id, _)| *id);
+            let extra = self.extras.iter().find(|(_, extra)| extra.pid == pid).map(|(id, _)| *id);
             if let Some(id) = extra {
                 self.end_extra(id, status);
             }
@@ -357,10 +298,7 @@ impl Shim {
     fn end_extra(&mut self, id: u64, status: i32) {
         self.advance_extra(id);
         if self.extras.remove(&id).is_some() {
-            self.tell_all(&Message::ExecExited {
-                exec: id,
-                exit: exit_of(status),
-            });
+            self.tell_all(&Message::ExecExited { exec: id, exit: exit_of(status) });
         }
     }
 
@@ -369,12 +307,7 @@ impl Shim {
         let Some((agent, seq)) = self.shutdown else {
             return false;
         };
-        if self
-            .containers
-            .values()
-            .any(|container| container.pid.is_some())
-            || !self.extras.is_empty()
-        {
+        if self.containers.values().any(|container| container.pid.is_some()) || !self.extras.is_empty() {
             return false;
         }
         self.reply(agent, seq, Ok(Reply::Done));

@@ -192,13 +192,7 @@ pub const MASKED_PATHS: [&str; 11] = [
 ];
 
 /// Paths that act on the host, read-only unless privileged.
-pub const READONLY_PATHS: [&str; 5] = [
-    "/proc/bus",
-    "/proc/fs",
-    "/proc/irq",
-    "/proc/sys",
-    "/proc/sysrq-trigger",
-];
+pub const READONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// All capabilities by number.
 pub const CAPABILITIES: [&str; 41] = [

@@ -43,11 +43,9 @@ pub(crate) fn set_nonblocking(fd: &OwnedFd) -> io::Result<()> {
 impl Output {
     pub(crate) fn new(source: OwnedFd, name: &'static str) -> io::Result<Output> {
         set_nonblocking(&source)?;
-        Ok(Output {
-            source: Some(source),
-            stream: Stream::new(name),
-            clients: Vec::new(),
-        })
+        // A fuller pipe means fewer turns between writer and reader. A terminal is no pipe, and has no such size.
+        rustix::pipe::fcntl_setpipe_size(&source, READ_BYTES).unwrap_or_default();
+        Ok(Output { source: Some(source), stream: Stream::new(name), clients: Vec::new() })
     }
 
     /// A new client's end.
@@ -55,28 +53,19 @@ impl Output {
         let (theirs, ours) = pipe()?;
         set_nonblocking(&ours)?;
         if self.source.is_some() {
-            self.clients.push(Client {
-                sink: ours,
-                pending: VecDeque::new(),
-            });
+            self.clients.push(Client { sink: ours, pending: VecDeque::new() });
         }
         Ok(theirs)
     }
 
     /// What to wait for: the source if nobody is behind.
     pub(crate) fn readable(&self) -> Option<&OwnedFd> {
-        if self.clients.iter().any(|client| !client.pending.is_empty()) {
-            None
-        } else {
-            self.source.as_ref()
-        }
+        if self.clients.iter().any(|client| !client.pending.is_empty()) { None } else { self.source.as_ref() }
     }
 
     /// What to wait for: the clients that are behind, and those that may leave.
     pub(crate) fn sinks(&self) -> impl Iterator<Item = (&OwnedFd, bool)> {
-        self.clients
-            .iter()
-            .map(|client| (&client.sink, !client.pending.is_empty()))
+        self.clients.iter().map(|client| (&client.sink, !client.pending.is_empty()))
     }
 
     /// Moves what is there, once. True if there may be more at once.
@@ -129,15 +118,13 @@ impl Output {
     /// Gives clients what they are behind by; those that left are forgotten, and at the end all that have everything.
     pub(crate) fn catch_up(&mut self) {
         let is_over = self.source.is_none();
-        self.clients
-            .retain_mut(|client| client.give(&[]) && !(is_over && client.pending.is_empty()));
+        self.clients.retain_mut(|client| client.give(&[]) && !(is_over && client.pending.is_empty()));
     }
 
     /// A client closed its end.
     pub(crate) fn forget_gone(&mut self, gone: &[bool]) {
         let mut gone = gone.iter();
-        self.clients
-            .retain(|_| !gone.next().copied().unwrap_or(false));
+        self.clients.retain(|_| !gone.next().copied().unwrap_or(false));
     }
 }
 

@@ -138,8 +138,8 @@ fn nobody_speaks_for_others() {
         let (a, b) = (attach(&host, "a", "10.77.0.5"), attach(&host, "b", "10.77.0.6"));
         outside.serve(80);
         a.run("ip addr add 10.77.0.9/32 dev eth0");
-        let spoofed = format!("sh -c 'ip route add 192.0.2.2/32 via 169.254.1.1 dev eth0 src 10.77.0.9'");
-        a.run(&spoofed);
+
+        a.run("ip route add 192.0.2.2/32 via 169.254.1.1 dev eth0 src 10.77.0.9");
         let socket = outside.inside(|| UdpSocket::bind("0.0.0.0:99").expect("bind"));
         socket.set_read_timeout(Some(std::time::Duration::from_millis(300))).expect("time-out");
         let send = |machine: &Machine| {

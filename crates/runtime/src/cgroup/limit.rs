@@ -18,14 +18,7 @@ fn write(directory: &Path, file: &str, value: &str) -> Result<()> {
 /// For what not every kernel has.
 fn write_if_there(directory: &Path, file: &str, value: &str) -> Result<()> {
     match fs::write(directory.join(file), value) {
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied
-            ) =>
-        {
-            Ok(())
-        }
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => Ok(()),
         other => other.doing(|| format!("write {value} to {file}")),
     }
 }
@@ -35,22 +28,13 @@ pub(super) fn apply_unified(directory: &Path, resources: &Resources) -> Result<(
         write(directory, "cpu.weight", &weight(shares).to_string())?;
     }
     if let Some(quota) = resources.cpu_quota_us {
-        write(
-            directory,
-            "cpu.max",
-            &format!(
-                "{quota} {}",
-                resources.cpu_period_us.unwrap_or(DEFAULT_PERIOD_US)
-            ),
-        )?;
+        write(directory, "cpu.max", &format!("{quota} {}", resources.cpu_period_us.unwrap_or(DEFAULT_PERIOD_US)))?;
     }
     if let Some(bytes) = resources.memory_bytes {
         write(directory, "memory.max", &bytes.to_string())?;
         write_if_there(directory, "memory.swap.max", "0")?;
     }
-    resources.pids.map_or(Ok(()), |pids| {
-        write(directory, "pids.max", &pids.to_string())
-    })
+    resources.pids.map_or(Ok(()), |pids| write(directory, "pids.max", &pids.to_string()))
 }
 
 /// Maps 2..=262144 onto 1..=10000, as all engines do.
@@ -58,11 +42,7 @@ fn weight(shares: u64) -> u64 {
     1 + (shares.clamp(2, 262_144) - 2) * 9_999 / 262_142
 }
 
-pub(super) fn apply_separate(
-    controller: &str,
-    directory: &Path,
-    resources: &Resources,
-) -> Result<()> {
+pub(super) fn apply_separate(controller: &str, directory: &Path, resources: &Resources) -> Result<()> {
     match controller {
         "cpu" => apply_cpu(directory, resources),
         "memory" => match resources.memory_bytes {
@@ -72,9 +52,7 @@ pub(super) fn apply_separate(
             }
             None => Ok(()),
         },
-        "pids" => resources.pids.map_or(Ok(()), |pids| {
-            write(directory, "pids.max", &pids.to_string())
-        }),
+        "pids" => resources.pids.map_or(Ok(()), |pids| write(directory, "pids.max", &pids.to_string())),
         _ => Ok(()),
     }
 }
@@ -84,14 +62,7 @@ fn apply_cpu(directory: &Path, resources: &Resources) -> Result<()> {
         write(directory, "cpu.shares", &shares.max(2).to_string())?;
     }
     if let Some(quota) = resources.cpu_quota_us {
-        write(
-            directory,
-            "cpu.cfs_period_us",
-            &resources
-                .cpu_period_us
-                .unwrap_or(DEFAULT_PERIOD_US)
-                .to_string(),
-        )?;
+        write(directory, "cpu.cfs_period_us", &resources.cpu_period_us.unwrap_or(DEFAULT_PERIOD_US).to_string())?;
         write(directory, "cpu.cfs_quota_us", &quota.to_string())?;
     }
     Ok(())
@@ -104,9 +75,7 @@ fn number(text: &str) -> u64 {
 }
 
 fn field(text: &str, name: &str) -> u64 {
-    text.lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
-        .map_or(0, number)
+    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).map_or(0, number)
 }
 
 pub(super) fn stats_unified(read: Read<'_>) -> Stats {
@@ -123,16 +92,11 @@ pub(super) fn stats_separate(read: Read<'_>) -> Stats {
     let memory = number(&read("memory", "memory.usage_in_bytes"));
     let own = number(&read("cpuacct", "cpuacct.usage"));
     // Where cpu and cpuacct are one tree it is known by the first name.
-    let cpu = if own == 0 {
-        number(&read("cpu", "cpuacct.usage"))
-    } else {
-        own
-    };
+    let cpu = if own == 0 { number(&read("cpu", "cpuacct.usage")) } else { own };
     Stats {
         cpu: Duration::from_nanos(cpu),
         memory_bytes: memory,
-        working_set_bytes: memory
-            .saturating_sub(field(&read("memory", "memory.stat"), "total_inactive_file")),
+        working_set_bytes: memory.saturating_sub(field(&read("memory", "memory.stat"), "total_inactive_file")),
         pids: number(&read("pids", "pids.current")),
     }
 }

@@ -63,20 +63,15 @@ impl Layout {
             }
         }
         let unified = root.join("unified");
-        Layout::Separate {
-            trees,
-            unified: unified.join("cgroup.procs").exists().then_some(unified),
-        }
+        Layout::Separate { trees, unified: unified.join("cgroup.procs").exists().then_some(unified) }
     }
 
     fn roots(&self) -> Vec<&Path> {
         match self {
             Layout::Unified(root) => vec![root],
-            Layout::Separate { trees, unified } => trees
-                .iter()
-                .map(|(_, path)| path.as_path())
-                .chain(unified.as_deref())
-                .collect(),
+            Layout::Separate { trees, unified } => {
+                trees.iter().map(|(_, path)| path.as_path()).chain(unified.as_deref()).collect()
+            }
         }
     }
 
@@ -89,16 +84,8 @@ impl Cgroups {
     /// Makes the subtree `base`.
     pub fn open(root: &Path, base: &str) -> Result<Cgroups> {
         let layout = Layout::detect(root);
-        let device_program = if layout.has_device_list() {
-            None
-        } else {
-            devices::load().ok()
-        };
-        let cgroups = Cgroups {
-            layout,
-            base: base.to_owned(),
-            device_program,
-        };
+        let device_program = if layout.has_device_list() { None } else { devices::load().ok() };
+        let cgroups = Cgroups { layout, base: base.to_owned(), device_program };
         cgroups.enable(Path::new(""));
         cgroups.make(Path::new(base))?;
         cgroups.enable(Path::new(base));
@@ -111,10 +98,9 @@ impl Cgroups {
         let relative = Path::new(&self.base).join(SHIMS);
         match &self.layout {
             Layout::Unified(root) => vec![root.join(relative).join("cgroup.procs")],
-            Layout::Separate { trees, .. } => trees
-                .iter()
-                .map(|(_, tree)| tree.join(&relative).join("tasks"))
-                .collect(),
+            Layout::Separate { trees, .. } => {
+                trees.iter().map(|(_, tree)| tree.join(&relative).join("tasks")).collect()
+            }
         }
     }
 
@@ -159,20 +145,14 @@ impl Cgroups {
                 let directory = unified.as_ref().map(|root| root.join(relative));
                 let memory = trees.iter().find(|(name, _)| name == "memory");
                 shim::spec::Cgroup {
-                    tasks: trees
-                        .iter()
-                        .map(|(_, tree)| tree.join(relative).join("tasks"))
-                        .collect(),
+                    tasks: trees.iter().map(|(_, tree)| tree.join(relative).join("tasks")).collect(),
                     oom: memory.map(|(_, tree)| tree.join(relative).join("memory.oom_control")),
                     kill: directory
                         .as_ref()
                         .map(|directory| directory.join("cgroup.kill"))
                         .filter(|path| path.exists()),
                     unified: directory,
-                    views: trees
-                        .iter()
-                        .map(|(name, tree)| (tree.join(relative), name.clone()))
-                        .collect(),
+                    views: trees.iter().map(|(name, tree)| (tree.join(relative), name.clone())).collect(),
                     namespaced: false,
                 }
             }
@@ -205,9 +185,9 @@ impl Cgroups {
     fn limit(&self, relative: &Path, resources: &Resources) -> Result<()> {
         match &self.layout {
             Layout::Unified(root) => limit::apply_unified(&root.join(relative), resources),
-            Layout::Separate { trees, .. } => trees.iter().try_for_each(|(name, tree)| {
-                limit::apply_separate(name, &tree.join(relative), resources)
-            }),
+            Layout::Separate { trees, .. } => {
+                trees.iter().try_for_each(|(name, tree)| limit::apply_separate(name, &tree.join(relative), resources))
+            }
         }
     }
 
@@ -217,12 +197,10 @@ impl Cgroups {
                 Some(program) => devices::attach(program, &root.join(relative)),
                 None => Ok(()),
             },
-            Layout::Separate { trees, .. } => {
-                match trees.iter().find(|(name, _)| name == "devices") {
-                    Some((_, tree)) => devices::list(&tree.join(relative)),
-                    None => Ok(()),
-                }
-            }
+            Layout::Separate { trees, .. } => match trees.iter().find(|(name, _)| name == "devices") {
+                Some((_, tree)) => devices::list(&tree.join(relative)),
+                None => Ok(()),
+            },
         }
     }
 
@@ -232,13 +210,9 @@ impl Cgroups {
         let read = |tree: &str, file: &str| -> String {
             let root = match &self.layout {
                 Layout::Unified(root) => Some(root),
-                Layout::Separate { trees, .. } => trees
-                    .iter()
-                    .find(|(name, _)| name == tree)
-                    .map(|(_, path)| path),
+                Layout::Separate { trees, .. } => trees.iter().find(|(name, _)| name == tree).map(|(_, path)| path),
             };
-            root.and_then(|root| fs::read_to_string(root.join(&relative).join(file)).ok())
-                .unwrap_or_default()
+            root.and_then(|root| fs::read_to_string(root.join(&relative).join(file)).ok()).unwrap_or_default()
         };
         Ok(match &self.layout {
             Layout::Unified(_) => limit::stats_unified(&read),
@@ -248,9 +222,7 @@ impl Cgroups {
 
     /// Kills every process of a sandbox or, with a container, of that.
     pub fn kill(&self, sandbox: &str, container: Option<&str>) {
-        let relative = Path::new(&self.base)
-            .join(sandbox)
-            .join(container.unwrap_or_default());
+        let relative = Path::new(&self.base).join(sandbox).join(container.unwrap_or_default());
         for root in self.layout.roots().into_iter().rev() {
             let directory = root.join(&relative);
             if fs::write(directory.join("cgroup.kill"), "1").is_ok() {
@@ -262,8 +234,7 @@ impl Cgroups {
 
     /// Removes a container's groups.
     pub async fn remove_container(&self, sandbox: &str, container: &str) -> Result<()> {
-        self.remove(&Path::new(&self.base).join(sandbox).join(container))
-            .await
+        self.remove(&Path::new(&self.base).join(sandbox).join(container)).await
     }
 
     /// Removes a sandbox's groups and those of all its containers.
@@ -302,8 +273,7 @@ async fn remove_tree(path: &Path) -> Result<()> {
             other => return other.doing(|| format!("remove cgroup {}", path.display())),
         }
     }
-    Err(io::Error::from_raw_os_error(libc::EBUSY))
-        .doing(|| format!("remove cgroup {}", path.display()))
+    Err(io::Error::from_raw_os_error(libc::EBUSY)).doing(|| format!("remove cgroup {}", path.display()))
 }
 
 /// Directories only: the files in them are the kernel's and go with them.
@@ -326,11 +296,7 @@ fn remove_once(path: &Path) -> io::Result<()> {
 
 fn kill_listed(directory: &Path) {
     let text = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
-    for pid in text
-        .lines()
-        .filter_map(|line| line.parse().ok())
-        .filter_map(rustix::process::Pid::from_raw)
-    {
+    for pid in text.lines().filter_map(|line| line.parse().ok()).filter_map(rustix::process::Pid::from_raw) {
         // Whoever is gone already is what we want.
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap_or_default();
     }
@@ -360,12 +326,8 @@ mod tests {
         let root = tempfile::tempdir().expect("tempdir");
         fs::write(root.path().join("cgroup.controllers"), "cpu memory pids").expect("write");
         let cgroups = Cgroups::open(root.path(), "base").expect("open");
-        cgroups
-            .create_sandbox("pod", &Resources::default())
-            .expect("sandbox");
-        let cgroup = cgroups
-            .create_container("pod", "one", &limits(), true)
-            .expect("container");
+        cgroups.create_sandbox("pod", &Resources::default()).expect("sandbox");
+        let cgroup = cgroups.create_container("pod", "one", &limits(), true).expect("container");
         let directory = root.path().join("base/pod/one");
         let read = |name: &str| fs::read_to_string(directory.join(name)).expect(name);
         assert_eq!(read("memory.max"), "67108864");
@@ -376,10 +338,7 @@ mod tests {
         assert_eq!(cgroup.unified, Some(directory));
         assert!(cgroup.namespaced && cgroup.tasks.is_empty());
         assert!(root.path().join("base/shims").is_dir());
-        assert_eq!(
-            cgroups.shim_joins(),
-            [root.path().join("base/shims/cgroup.procs")]
-        );
+        assert_eq!(cgroups.shim_joins(), [root.path().join("base/shims/cgroup.procs")]);
     }
 
     #[test]
@@ -392,22 +351,12 @@ mod tests {
         }
         std::os::unix::fs::symlink("cpu", root.path().join("cpuacct")).expect("link");
         let cgroups = Cgroups::open(root.path(), "base").expect("open");
-        cgroups
-            .create_sandbox("pod", &Resources::default())
-            .expect("sandbox");
-        let cgroup = cgroups
-            .create_container("pod", "one", &limits(), true)
-            .expect("container");
+        cgroups.create_sandbox("pod", &Resources::default()).expect("sandbox");
+        let cgroup = cgroups.create_container("pod", "one", &limits(), true).expect("container");
         assert_eq!(cgroup.tasks.len(), 3);
-        assert_eq!(
-            cgroup.unified,
-            Some(root.path().join("unified/base/pod/one"))
-        );
+        assert_eq!(cgroup.unified, Some(root.path().join("unified/base/pod/one")));
         let read = |name: &str| fs::read_to_string(root.path().join(name)).expect(name);
-        assert_eq!(
-            read("memory/base/pod/one/memory.limit_in_bytes"),
-            "67108864"
-        );
+        assert_eq!(read("memory/base/pod/one/memory.limit_in_bytes"), "67108864");
         assert_eq!(read("cpu/base/pod/one/cpu.shares"), "512");
         assert_eq!(read("pids/base/pod/one/pids.max"), "100");
         assert!(!root.path().join("pids/base/pod/one/cpu.shares").exists());

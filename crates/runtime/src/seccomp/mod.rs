@@ -59,12 +59,7 @@ struct Instruction {
 }
 
 const fn step(code: u16, if_true: u8, if_false: u8, value: u32) -> Instruction {
-    Instruction {
-        code,
-        if_true,
-        if_false,
-        value,
-    }
+    Instruction { code, if_true, if_false, value }
 }
 
 /// The program for a process with these capabilities, eight bytes per instruction.
@@ -81,18 +76,13 @@ pub fn default_program(capabilities: &[String]) -> Vec<u8> {
 }
 
 fn encode(instruction: &Instruction) -> [u8; 8] {
-    let ([a, b], [c, d, e, f]) = (
-        instruction.code.to_ne_bytes(),
-        instruction.value.to_ne_bytes(),
-    );
+    let ([a, b], [c, d, e, f]) = (instruction.code.to_ne_bytes(), instruction.value.to_ne_bytes());
     [a, b, instruction.if_true, instruction.if_false, c, d, e, f]
 }
 
 fn verdicts(capabilities: &[String]) -> BTreeMap<u32, Verdict> {
     let always = table::ALWAYS.iter().chain(table::OLD).chain(table::YOUNG);
-    let mut verdicts: BTreeMap<u32, Verdict> = always
-        .map(|number| (*number as u32, Verdict::Allow))
-        .collect();
+    let mut verdicts: BTreeMap<u32, Verdict> = always.map(|number| (*number as u32, Verdict::Allow)).collect();
     verdicts.insert(libc::SYS_personality as u32, Verdict::Personality);
     verdicts.insert(libc::SYS_socket as u32, Verdict::Socket);
     verdicts.insert(libc::SYS_clone as u32, Verdict::Clone);
@@ -100,15 +90,9 @@ fn verdicts(capabilities: &[String]) -> BTreeMap<u32, Verdict> {
     verdicts.insert(libc::SYS_clone3 as u32, Verdict::Unknown);
     let has = |name: &str| capabilities.iter().any(|capability| capability == name);
     for (capability, numbers) in table::BY_CAPABILITY.iter().filter(|(name, _)| has(name)) {
-        verdicts.extend(
-            numbers
-                .iter()
-                .map(|number| (*number as u32, Verdict::Allow)),
-        );
+        verdicts.extend(numbers.iter().map(|number| (*number as u32, Verdict::Allow)));
         if *capability == "CAP_SYS_ADMIN" {
-            verdicts.extend(
-                [libc::SYS_clone, libc::SYS_clone3].map(|number| (number as u32, Verdict::Allow)),
-            );
+            verdicts.extend([libc::SYS_clone, libc::SYS_clone3].map(|number| (number as u32, Verdict::Allow)));
         }
     }
     verdicts
@@ -136,10 +120,7 @@ fn tree(ranges: &[(u32, Verdict)]) -> Vec<Instruction> {
         // A condition jumps 255 instructions at most.
         let mut program = match u8::try_from(below.len()) {
             Ok(distance) => vec![step(JUMP_AT_LEAST, distance, 0, pivot)],
-            Err(_) => vec![
-                step(JUMP_AT_LEAST, 0, 1, pivot),
-                step(JUMP, 0, 0, below.len() as u32),
-            ],
+            Err(_) => vec![step(JUMP_AT_LEAST, 0, 1, pivot), step(JUMP, 0, 0, below.len() as u32)],
         };
         program.extend(below);
         program.extend(above);
@@ -155,28 +136,13 @@ fn leaf(verdict: Verdict) -> Vec<Instruction> {
         Verdict::Allow => vec![allow],
         Verdict::Refuse => vec![refuse],
         Verdict::Unknown => vec![step(RETURN, 0, 0, NOT_IMPLEMENTED)],
-        Verdict::Clone => vec![
-            look,
-            step(AND, 0, 0, NEW_NAMESPACES),
-            step(JUMP_EQUAL, 0, 1, 0),
-            allow,
-            refuse,
-        ],
-        Verdict::Socket => vec![
-            look,
-            step(JUMP_EQUAL, 0, 1, libc::AF_VSOCK as u32),
-            refuse,
-            allow,
-        ],
+        Verdict::Clone => vec![look, step(AND, 0, 0, NEW_NAMESPACES), step(JUMP_EQUAL, 0, 1, 0), allow, refuse],
+        Verdict::Socket => vec![look, step(JUMP_EQUAL, 0, 1, libc::AF_VSOCK as u32), refuse, allow],
         Verdict::Personality => {
             let count = PERSONALITIES.len();
             let tests = PERSONALITIES.iter().enumerate();
-            let tests = tests
-                .map(|(position, value)| step(JUMP_EQUAL, (count - position) as u8, 0, *value));
-            std::iter::once(look)
-                .chain(tests)
-                .chain([refuse, allow])
-                .collect()
+            let tests = tests.map(|(position, value)| step(JUMP_EQUAL, (count - position) as u8, 0, *value));
+            std::iter::once(look).chain(tests).chain([refuse, allow]).collect()
         }
     }
 }
@@ -233,28 +199,18 @@ mod tests {
 
     #[test]
     fn every_number_gets_its_verdict() {
-        for capabilities in [
-            names(&[]),
-            names(&crate::spec::DEFAULT_CAPABILITIES),
-            names(&["CAP_SYS_ADMIN"]),
-        ] {
+        for capabilities in [names(&[]), names(&crate::spec::DEFAULT_CAPABILITIES), names(&["CAP_SYS_ADMIN"])] {
             let (program, verdicts) = (default_program(&capabilities), verdicts(&capabilities));
             for number in 0..600 {
                 let last = verdicts.keys().next_back().copied().unwrap_or(0);
                 let expected = match verdicts.get(&number) {
-                    Some(
-                        Verdict::Allow | Verdict::Clone | Verdict::Personality | Verdict::Socket,
-                    ) => ALLOW,
+                    Some(Verdict::Allow | Verdict::Clone | Verdict::Personality | Verdict::Socket) => ALLOW,
                     Some(Verdict::Unknown) => NOT_IMPLEMENTED,
                     Some(Verdict::Refuse) => NOT_PERMITTED,
                     None if number > last => NOT_IMPLEMENTED,
                     None => NOT_PERMITTED,
                 };
-                assert_eq!(
-                    decide(&program, THIS_ARCHITECTURE, number, 0),
-                    expected,
-                    "{number}"
-                );
+                assert_eq!(decide(&program, THIS_ARCHITECTURE, number, 0), expected, "{number}");
             }
         }
     }
@@ -262,18 +218,10 @@ mod tests {
     #[test]
     fn arguments_are_looked_at() {
         let program = default_program(&[]);
-        let decide = |number: i64, argument: u32| {
-            decide(&program, THIS_ARCHITECTURE, number as u32, argument)
-        };
-        assert_eq!(
-            decide(libc::SYS_clone, libc::CLONE_NEWUSER as u32),
-            NOT_PERMITTED
-        );
+        let decide = |number: i64, argument: u32| decide(&program, THIS_ARCHITECTURE, number as u32, argument);
+        assert_eq!(decide(libc::SYS_clone, libc::CLONE_NEWUSER as u32), NOT_PERMITTED);
         assert_eq!(decide(libc::SYS_clone, libc::CLONE_VM as u32), ALLOW);
-        assert_eq!(
-            decide(libc::SYS_socket, libc::AF_VSOCK as u32),
-            NOT_PERMITTED
-        );
+        assert_eq!(decide(libc::SYS_socket, libc::AF_VSOCK as u32), NOT_PERMITTED);
         assert_eq!(decide(libc::SYS_socket, libc::AF_INET as u32), ALLOW);
         assert_eq!(decide(libc::SYS_personality, 0x4_0000), NOT_PERMITTED);
         assert_eq!(decide(libc::SYS_personality, 8), ALLOW);
@@ -282,14 +230,8 @@ mod tests {
 
     #[test]
     fn foreign_numbers_do_not_exist() {
-        assert_eq!(
-            decide(&default_program(&[]), 0x4000_0003, 11, 0),
-            NOT_IMPLEMENTED
-        );
-        assert_eq!(
-            decide(&default_program(&[]), THIS_ARCHITECTURE, 0x4000_0001, 0),
-            NOT_IMPLEMENTED
-        );
+        assert_eq!(decide(&default_program(&[]), 0x4000_0003, 11, 0), NOT_IMPLEMENTED);
+        assert_eq!(decide(&default_program(&[]), THIS_ARCHITECTURE, 0x4000_0001, 0), NOT_IMPLEMENTED);
     }
 
     #[test]

@@ -70,9 +70,7 @@ pub(super) const OLD: &[c_long] = &[292];
 /// Younger than the tables of the C library; all architectures number them alike: cachestat, fchmodat2, map_shadow_stack, futex_wake,
 /// futex_wait, futex_requeue, statmount, listmount, lsm_get_self_attr, lsm_set_self_attr, lsm_list_modules, mseal, setxattrat,
 /// getxattrat, listxattrat, removexattrat.
-pub(super) const YOUNG: &[c_long] = &[
-    451, 452, 453, 454, 455, 456, 457, 458, 459, 460, 461, 462, 463, 464, 465, 466,
-];
+pub(super) const YOUNG: &[c_long] = &[451, 452, 453, 454, 455, 456, 457, 458, 459, 460, 461, 462, 463, 464, 465, 466];
 
 /// What a capability of the bounding set adds.
 #[rustfmt::skip]

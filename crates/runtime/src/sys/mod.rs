@@ -1,8 +1,5 @@
 //! The few calls of this crate that the compiler cannot check.
-#![expect(
-    unsafe_code,
-    reason = "registering descriptors and loading device programs have no safe interface"
-)]
+#![expect(unsafe_code, reason = "registering descriptors and loading device programs have no safe interface")]
 
 use std::fs::File;
 use std::io;
@@ -42,19 +39,8 @@ struct Attach {
 
 fn bpf<T>(command: i32, attributes: &T) -> io::Result<i32> {
     // SAFETY: callers pass the struct that belongs to the command, whose pointers outlive the call.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            command,
-            std::ptr::from_ref(attributes),
-            size_of::<T>(),
-        )
-    };
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(result as i32)
-    }
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attributes), size_of::<T>()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as i32) }
 }
 
 /// Has the kernel check and keep a program over device accesses.

@@ -23,30 +23,17 @@ async fn links_in_an_image_do_not_lead_mounts_outside() {
     fs::create_dir(&volume).expect("mkdir");
     fs::write(volume.join("mark"), "here").expect("write");
     let place = outside.to_str().expect("path").to_owned();
-    let script = format!(
-        "cat /var/run/secrets/mark /evil/a/mark /up/b/mark /run/secrets/mark {place}/a/mark /b/mark"
-    );
+    let script = format!("cat /var/run/secrets/mark /evil/a/mark /up/b/mark /run/secrets/mark {place}/a/mark /b/mark");
     let mut spec = lab.container("one", &script);
     spec.mounts = ["/var/run/secrets", "/evil/a", "/up/b"]
-        .map(|target| Mount {
-            source: Some(volume.clone()),
-            target: target.into(),
-            ..Mount::default()
-        })
+        .map(|target| Mount { source: Some(volume.clone()), target: target.into(), ..Mount::default() })
         .to_vec();
     let (_, text) = lab.run(spec).await;
     assert_eq!(text.trim(), "here".repeat(6));
     assert_eq!(fs::read_dir(&outside).expect("dir").count(), 0);
     let mut spec = lab.container("two", "true");
-    spec.mounts = vec![Mount {
-        source: Some(volume),
-        target: "/magic".into(),
-        ..Mount::default()
-    }];
-    assert!(
-        lab.sandbox.start(spec).await.is_err(),
-        "a magic link was followed"
-    );
+    spec.mounts = vec![Mount { source: Some(volume), target: "/magic".into(), ..Mount::default() }];
+    assert!(lab.sandbox.start(spec).await.is_err(), "a magic link was followed");
     lab.finish().await;
 }
 
@@ -55,33 +42,21 @@ async fn kernel_directories_are_not_followed() {
     let Some(lab) = Lab::new().await else { return };
     fs::create_dir(lab.layer().join("elsewhere")).expect("mkdir");
     symlink("elsewhere", lab.layer().join("proc")).expect("link");
-    assert!(
-        lab.sandbox
-            .start(lab.container("one", "true"))
-            .await
-            .is_err()
-    );
+    assert!(lab.sandbox.start(lab.container("one", "true")).await.is_err());
     lab.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_subpath_does_not_leave_its_volume() {
     let Some(lab) = Lab::new().await else { return };
-    let (volume, outside) = (
-        lab.directory.path().join("volume"),
-        lab.directory.path().join("outside"),
-    );
+    let (volume, outside) = (lab.directory.path().join("volume"), lab.directory.path().join("outside"));
     fs::create_dir(&volume).expect("mkdir");
     fs::create_dir(&outside).expect("mkdir");
     fs::write(outside.join("secret"), "secret").expect("write");
     symlink(&outside, volume.join("link")).expect("link");
     let mut spec = lab.container("one", "ls /data");
-    spec.mounts = vec![Mount {
-        source: Some(volume),
-        subpath: Some("link".into()),
-        target: "/data".into(),
-        ..Mount::default()
-    }];
+    spec.mounts =
+        vec![Mount { source: Some(volume), subpath: Some("link".into()), target: "/data".into(), ..Mount::default() }];
     let (_, text) = lab.run(spec).await;
     assert!(!text.contains("secret"), "{text}");
     lab.finish().await;

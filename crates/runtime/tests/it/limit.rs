@@ -7,25 +7,15 @@ use runtime::{Mount, Resources, User};
 use crate::lab::Lab;
 
 fn field(text: &str, name: &str) -> String {
-    text.lines()
-        .find_map(|line| line.strip_prefix(name))
-        .map(|rest| rest.trim().to_owned())
-        .unwrap_or_default()
+    text.lines().find_map(|line| line.strip_prefix(name)).map(|rest| rest.trim().to_owned()).unwrap_or_default()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn memory_has_an_end() {
     let Some(lab) = Lab::new().await else { return };
-    let mut spec = lab.container(
-        "one",
-        "dd if=/dev/zero of=/dev/null bs=200M count=1; echo survived; exit 1",
-    );
+    let mut spec = lab.container("one", "dd if=/dev/zero of=/dev/null bs=200M count=1; echo survived; exit 1");
     spec.argv[2] = "exec dd if=/dev/zero of=/dev/null bs=200M count=1".into();
-    spec.resources = Resources {
-        memory_bytes: Some(32 << 20),
-        pids: Some(50),
-        ..Resources::default()
-    };
+    spec.resources = Resources { memory_bytes: Some(32 << 20), pids: Some(50), ..Resources::default() };
     let (exit, _) = lab.run(spec).await;
     assert_eq!((exit.code, exit.signal, exit.oom_killed), (137, 9, true));
     let (exit, _) = lab.run(lab.container("two", "kill -9 $$; exit 0")).await;
@@ -45,17 +35,17 @@ async fn limits_are_in_the_container_s_own_groups() {
         pids: Some(64),
     };
     lab.sandbox.start(spec).await.expect("start");
-    let (_, text) = lab.exec("one", "cd /sys/fs/cgroup; cat memory/memory.limit_in_bytes memory.max pids/pids.max pids.max 2>/dev/null").await;
-    assert!(text.contains("67108864") && text.contains("64"), "{text}");
     let (_, text) = lab
-        .exec("one", "mkdir /sys/fs/cgroup/x /sys/fs/cgroup/memory/x 2>&1")
+        .exec(
+            "one",
+            "cd /sys/fs/cgroup; cat memory/memory.limit_in_bytes memory.max pids/pids.max pids.max 2>/dev/null",
+        )
         .await;
+    assert!(text.contains("67108864") && text.contains("64"), "{text}");
+    let (_, text) = lab.exec("one", "mkdir /sys/fs/cgroup/x /sys/fs/cgroup/memory/x 2>&1").await;
     assert!(text.contains("Read-only file system"), "{text}");
     let stats = lab.sandbox.stats("one").await.expect("stats");
-    assert!(
-        stats.memory_bytes > 0 && stats.pids >= 1 && stats.cpu.as_nanos() > 0,
-        "{stats:?}"
-    );
+    assert!(stats.memory_bytes > 0 && stats.pids >= 1 && stats.cpu.as_nanos() > 0, "{stats:?}");
     lab.finish().await;
 }
 
@@ -68,38 +58,21 @@ async fn privileges_are_what_engines_give() {
     assert_eq!(field(&status, "CapEff:"), "00000000a80425fb");
     assert_eq!(field(&status, "CapBnd:"), "00000000a80425fb");
     assert_eq!(field(&status, "CapInh:"), "0000000000000000");
-    assert_eq!(
-        (field(&status, "NoNewPrivs:"), field(&status, "Seccomp:")),
-        ("1".into(), "2".into())
-    );
+    assert_eq!((field(&status, "NoNewPrivs:"), field(&status, "Seccomp:")), ("1".into(), "2".into()));
     let mut spec = lab.container("user", "cat /proc/self/status; id; echo fine > /dev/stdout");
-    spec.user = User {
-        uid: 1000,
-        gid: 1000,
-        groups: vec![2000],
-    };
+    spec.user = User { uid: 1000, gid: 1000, groups: vec![2000] };
     let (_, status) = lab.run(spec).await;
     assert_eq!(
         (field(&status, "CapEff:"), field(&status, "CapPrm:")),
         ("0000000000000000".into(), "0000000000000000".into())
     );
     assert_eq!(field(&status, "CapBnd:"), "00000000a80425fb");
-    assert!(
-        status.contains("uid=1000(app) gid=1000(app) groups=2000(extra)")
-            && status.contains("fine"),
-        "{status}"
-    );
-    let mut spec = lab.container(
-        "privileged",
-        "cat /proc/self/status; ls /dev | wc -l; mount -t tmpfs none /tmp && echo mounted",
-    );
+    assert!(status.contains("uid=1000(app) gid=1000(app) groups=2000(extra)") && status.contains("fine"), "{status}");
+    let mut spec =
+        lab.container("privileged", "cat /proc/self/status; ls /dev | wc -l; mount -t tmpfs none /tmp && echo mounted");
     (spec.privileged, spec.seccomp) = (true, runtime::Seccomp::Unconfined);
     let (_, status) = lab.run(spec).await;
-    assert_eq!(
-        (field(&status, "Seccomp:"), status.contains("mounted")),
-        ("0".into(), true),
-        "{status}"
-    );
+    assert_eq!((field(&status, "Seccomp:"), status.contains("mounted")), ("0".into(), true), "{status}");
     lab.finish().await;
 }
 
@@ -112,11 +85,7 @@ async fn the_host_is_out_of_reach() {
     let (_, text) = lab.run(lab.container("one", script)).await;
     let mut lines = text.lines();
     // 0, 1, 2 and the directory itself.
-    assert_eq!(
-        lines.next().map(str::trim),
-        Some("4"),
-        "descriptors leaked: {text}"
-    );
+    assert_eq!(lines.next().map(str::trim), Some("4"), "descriptors leaked: {text}");
     assert_eq!(lines.next().map(str::trim), Some("0"), "{text}");
     for expected in [
         "can't create /proc/sys/kernel/panic: Read-only",
@@ -129,20 +98,14 @@ async fn the_host_is_out_of_reach() {
     ] {
         assert!(text.contains(expected), "{expected}: {text}");
     }
-    assert!(
-        !text.contains(lab.directory.path().join("state").to_str().expect("path")),
-        "{text}"
-    );
+    assert!(!text.contains(lab.directory.path().join("state").to_str().expect("path")), "{text}");
     lab.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_root_can_be_read_only_beside_writable_mounts() {
     let Some(lab) = Lab::new().await else { return };
-    let (source, sealed) = (
-        lab.directory.path().join("volume"),
-        lab.directory.path().join("sealed"),
-    );
+    let (source, sealed) = (lab.directory.path().join("volume"), lab.directory.path().join("sealed"));
     fs::create_dir_all(source.join("deep")).expect("mkdir");
     fs::create_dir(&sealed).expect("mkdir");
     fs::write(lab.directory.path().join("hosts"), "127.0.0.1 localhost\n").expect("write");
@@ -155,31 +118,18 @@ async fn a_root_can_be_read_only_beside_writable_mounts() {
     let mut spec = lab.container("one", script);
     spec.readonly_rootfs = true;
     spec.mounts = vec![
-        Mount {
-            subpath: Some("made/here".into()),
-            ..bind(&source, "/data/part")
-        },
+        Mount { subpath: Some("made/here".into()), ..bind(&source, "/data/part") },
         bind(&source, "/data"),
-        Mount {
-            readonly: true,
-            ..bind(&sealed, "/sealed")
-        },
+        Mount { readonly: true, ..bind(&sealed, "/sealed") },
         bind(&lab.directory.path().join("hosts"), "/etc/hosts"),
-        Mount {
-            target: "/scratch".into(),
-            ..Mount::default()
-        },
+        Mount { target: "/scratch".into(), ..Mount::default() },
     ];
     let (_, text) = lab.run(spec).await;
     assert!(
-        text.contains("touch: /x: Read-only file system")
-            && text.contains("touch: /sealed/w: Read-only file system"),
+        text.contains("touch: /x: Read-only file system") && text.contains("touch: /sealed/w: Read-only file system"),
         "{text}"
     );
-    assert!(
-        text.contains("127.0.0.1 localhost") && text.contains("scratched"),
-        "{text}"
-    );
+    assert!(text.contains("127.0.0.1 localhost") && text.contains("scratched"), "{text}");
     assert!(source.join("y").exists() && source.join("made/here/z").exists());
     lab.finish().await;
 }

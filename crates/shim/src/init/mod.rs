@@ -25,17 +25,11 @@ pub(crate) struct Refusal {
 
 impl Refusal {
     pub(crate) fn new(class: StartFailure, message: impl Into<String>) -> Refusal {
-        Refusal {
-            class,
-            message: message.into(),
-        }
+        Refusal { class, message: message.into() }
     }
 
     pub(crate) fn failure(&self) -> Failure {
-        Failure {
-            class: FailureClass::Start(self.class),
-            message: self.message.clone(),
-        }
+        Failure { class: FailureClass::Start(self.class), message: self.message.clone() }
     }
 }
 
@@ -46,10 +40,7 @@ pub(crate) trait Refuse<T> {
 
 impl<T, E: Into<io::Error>> Refuse<T> for Result<T, E> {
     fn refuse(self, class: StartFailure, what: impl FnOnce() -> String) -> Result<T, Refusal> {
-        self.map_err(|error| Refusal {
-            class,
-            message: format!("{}: {}", what(), reason(&error.into())),
-        })
+        self.map_err(|error| Refusal { class, message: format!("{}: {}", what(), reason(&error.into())) })
     }
 }
 
@@ -58,9 +49,7 @@ pub(crate) fn reason(error: &io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or(&text);
     let mut letters = text.chars();
-    letters.next().map_or(String::new(), |first| {
-        first.to_lowercase().chain(letters).collect()
-    })
+    letters.next().map_or(String::new(), |first| first.to_lowercase().chain(letters).collect())
 }
 
 /// The three standard streams; none means a terminal, made inside.
@@ -72,19 +61,13 @@ pub(crate) fn run_container(
     tasks: &[PathBuf],
     stdio: Stdio,
     report: &OwnedFd,
-    shm: Option<&OwnedFd>,
+    shm: &rootfs::Shm,
 ) -> i32 {
     let outcome = container_steps(spec, tasks, stdio, report, shm);
     fail(report, &outcome)
 }
 
-fn container_steps(
-    spec: &Container,
-    tasks: &[PathBuf],
-    stdio: Stdio,
-    report: &OwnedFd,
-    shm: Option<&OwnedFd>,
-) -> Refusal {
+fn container_steps(spec: &Container, tasks: &[PathBuf], stdio: Stdio, report: &OwnedFd, shm: &rootfs::Shm) -> Refusal {
     let steps = || -> Result<Refusal, Refusal> {
         begin(tasks, &spec.process)?;
         rootfs::enter(spec, shm)?;
@@ -129,9 +112,7 @@ fn fail(report: &OwnedFd, refusal: &Refusal) -> i32 {
 fn begin(tasks: &[PathBuf], process: &Process) -> Result<(), Refusal> {
     sys::reset_signals();
     for path in tasks {
-        std::fs::write(path, "0").refuse(StartFailure::Other, || {
-            format!("join cgroup {}", path.display())
-        })?;
+        std::fs::write(path, "0").refuse(StartFailure::Other, || format!("join cgroup {}", path.display()))?;
     }
     rustix::process::setsid().refuse(StartFailure::Other, || "begin a session".into())?;
     privilege::adjust_oom_score(process.oom_score_adj);
@@ -139,11 +120,7 @@ fn begin(tasks: &[PathBuf], process: &Process) -> Result<(), Refusal> {
 }
 
 /// Makes the given streams, or a new terminal of the container, the standard ones. Gives back the path of the terminal.
-fn connect(
-    stdio: Stdio,
-    report: &OwnedFd,
-    size: Option<WindowSize>,
-) -> Result<Option<PathBuf>, Refusal> {
+fn connect(stdio: Stdio, report: &OwnedFd, size: Option<WindowSize>) -> Result<Option<PathBuf>, Refusal> {
     let doing = || "connect stdio".to_owned();
     if let Some(streams) = stdio {
         for (target, stream) in streams.into_iter().enumerate() {
@@ -151,8 +128,7 @@ fn connect(
         }
         return Ok(None);
     }
-    let (master, slave, path) =
-        rootfs::open_terminal(size).refuse(StartFailure::Other, || "open a terminal".into())?;
+    let (master, slave, path) = rootfs::open_terminal(size).refuse(StartFailure::Other, || "open a terminal".into())?;
     packet::send(report, &(), &[master.as_fd()]).refuse(StartFailure::Other, doing)?;
     for target in 0..3 {
         sys::set_stdio(&slave, target).refuse(StartFailure::Other, doing)?;

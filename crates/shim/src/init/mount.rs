@@ -5,13 +5,11 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{
-    CWD, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, openat, openat2, readlinkat,
-};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, openat, openat2, readlinkat};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
-    fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_string,
+    fsmount, fsopen, move_mount, open_tree,
 };
 
 use crate::sys;
@@ -44,18 +42,12 @@ pub(crate) fn new(fs: &str, options: &[(&str, &str)], flags: u64) -> io::Result<
 pub(crate) fn finish(context: &OwnedFd, flags: u64) -> io::Result<OwnedFd> {
     fsconfig_create(context.as_fd())?;
     let flags = MountAttrFlags::from_bits_retain(flags as u32);
-    Ok(fsmount(
-        context.as_fd(),
-        FsMountFlags::FSMOUNT_CLOEXEC,
-        flags,
-    )?)
+    Ok(fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, flags)?)
 }
 
 /// A detached copy of what is at a path, with all that is mounted below.
 pub(crate) fn copy(path: &Path) -> io::Result<OwnedFd> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE
-        | OpenTreeFlags::OPEN_TREE_CLOEXEC
-        | OpenTreeFlags::AT_RECURSIVE;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
     Ok(open_tree(CWD, path, flags)?)
 }
 
@@ -87,33 +79,18 @@ pub(crate) fn propagate(tree: impl AsFd, how: u64) -> io::Result<()> {
 pub(crate) fn attach(tree: impl AsFd, target: impl AsFd) -> io::Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     let empty: &CStr = c"";
-    Ok(move_mount(
-        tree.as_fd(),
-        empty,
-        target.as_fd(),
-        empty,
-        flags,
-    )?)
+    Ok(move_mount(tree.as_fd(), empty, target.as_fd(), empty, flags)?)
 }
 
 /// Whether a descriptor stands for a directory.
 pub(crate) fn kind_of(fd: impl AsFd) -> io::Result<Kind> {
     let mode = fstat(fd)?.st_mode;
-    Ok(if FileType::from_raw_mode(mode) == FileType::Directory {
-        Kind::Directory
-    } else {
-        Kind::File
-    })
+    Ok(if FileType::from_raw_mode(mode) == FileType::Directory { Kind::Directory } else { Kind::File })
 }
 
 /// A directory as starting point.
 pub(crate) fn open_root(path: &Path) -> io::Result<OwnedFd> {
-    Ok(openat(
-        CWD,
-        path,
-        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?)
+    Ok(openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
 const MOST_LINKS: u32 = 40;
@@ -123,12 +100,7 @@ pub(crate) fn resolve(root: impl AsFd, path: &Path, kind: Kind) -> io::Result<Ow
     resolve_within(root.as_fd(), path, kind, MOST_LINKS)
 }
 
-fn resolve_within(
-    root: std::os::fd::BorrowedFd<'_>,
-    path: &Path,
-    kind: Kind,
-    links: u32,
-) -> io::Result<OwnedFd> {
+fn resolve_within(root: std::os::fd::BorrowedFd<'_>, path: &Path, kind: Kind, links: u32) -> io::Result<OwnedFd> {
     match open_in(root, path) {
         Err(Errno::NOENT) => {}
         other => return Ok(other?),
@@ -146,10 +118,8 @@ fn resolve_within(
         // A link that leads nowhere: what it points to is what must be made.
         Err(Errno::EXIST | Errno::LOOP) if links > 0 => {
             let link = readlinkat(&parent_fd, name, Vec::new())?;
-            let link = Path::new(std::ffi::OsStr::new(
-                std::str::from_utf8(link.to_bytes()).map_err(|_| Errno::INVAL)?,
-            ))
-            .to_owned();
+            let link = Path::new(std::ffi::OsStr::new(std::str::from_utf8(link.to_bytes()).map_err(|_| Errno::INVAL)?))
+                .to_owned();
             resolve_within(root, &parent.join(link), kind, links - 1)
         }
         Err(error) => Err(error.into()),
@@ -163,11 +133,7 @@ fn create_file(parent: &OwnedFd, name: &std::ffi::OsStr) -> rustix::io::Result<(
 
 /// Opens a path below a root without making anything.
 pub(crate) fn open_in(root: impl AsFd, path: &Path) -> rustix::io::Result<OwnedFd> {
-    let path = if path.as_os_str().is_empty() {
-        Path::new("/")
-    } else {
-        path
-    };
+    let path = if path.as_os_str().is_empty() { Path::new("/") } else { path };
     openat2(
         root,
         path,
@@ -205,11 +171,7 @@ mod tests {
     fn a_link_that_leads_nowhere_is_completed() {
         let inside = tempfile::tempdir().expect("tempdir");
         std::fs::create_dir(inside.path().join("etc")).expect("mkdir");
-        symlink(
-            "../run/resolve/stub.conf",
-            inside.path().join("etc/resolv.conf"),
-        )
-        .expect("link");
+        symlink("../run/resolve/stub.conf", inside.path().join("etc/resolv.conf")).expect("link");
         let root = open_root(inside.path()).expect("root");
         resolve(&root, Path::new("/etc/resolv.conf"), Kind::File).expect("resolve");
         assert!(inside.path().join("run/resolve/stub.conf").is_file());

@@ -17,10 +17,7 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 pub(super) fn enter_cwd(cwd: &str) -> Result<(), Refusal> {
     let cwd = if cwd.is_empty() { "/" } else { cwd };
     if !cwd.starts_with('/') {
-        return Err(Refusal::new(
-            StartFailure::Cwd,
-            format!("cwd {cwd:?} is not an absolute path"),
-        ));
+        return Err(Refusal::new(StartFailure::Cwd, format!("cwd {cwd:?} is not an absolute path")));
     }
     let doing = || format!("chdir to cwd ({cwd:?}) set in config.json failed");
     match rustix::process::chdir(cwd) {
@@ -33,11 +30,7 @@ pub(super) fn enter_cwd(cwd: &str) -> Result<(), Refusal> {
 }
 
 fn make_all(path: &str) -> io::Result<()> {
-    for (end, _) in path
-        .match_indices('/')
-        .skip(1)
-        .chain(std::iter::once((path.len(), "")))
-    {
+    for (end, _) in path.match_indices('/').skip(1).chain(std::iter::once((path.len(), ""))) {
         match mkdir(&path[..end], Mode::from_raw_mode(0o755)) {
             Ok(()) | Err(rustix::io::Errno::EXIST) => {}
             Err(error) => return Err(error.into()),
@@ -62,26 +55,18 @@ impl Words {
                 .collect::<Result<_, _>>()
                 .map_err(|_| Refusal::new(StartFailure::Other, "a word contains a NUL byte"))
         };
-        Ok(Words {
-            argv: convert(&process.argv)?,
-            env: convert(&process.env)?,
-        })
+        Ok(Words { argv: convert(&process.argv)?, env: convert(&process.env)? })
     }
 
     /// Comes back only with why not.
     pub(super) fn execute(self, path: &str, argv: &[String]) -> Refusal {
         let Ok(path) = CString::new(path) else {
-            return Refusal::new(
-                StartFailure::Other,
-                "the program's path contains a NUL byte",
-            );
+            return Refusal::new(StartFailure::Other, "the program's path contains a NUL byte");
         };
         let error = sys::execve(&path, &self.argv, &self.env);
         let class = match error.raw_os_error() {
             Some(libc::ENOENT) => StartFailure::NotFound,
-            Some(libc::EACCES | libc::ENOEXEC | libc::EPERM | libc::EISDIR) => {
-                StartFailure::NotExecutable
-            }
+            Some(libc::EACCES | libc::ENOEXEC | libc::EPERM | libc::EISDIR) => StartFailure::NotExecutable,
             _ => StartFailure::Other,
         };
         let name = argv.first().map_or("", String::as_str);
@@ -97,16 +82,9 @@ pub(super) fn find(process: &Process) -> Result<String, Refusal> {
         Some(name) => name,
     };
     if name.contains('/') {
-        return executable(name)
-            .map(|()| name.clone())
-            .map_err(|error| refuse(name, error));
+        return executable(name).map(|()| name.clone()).map_err(|error| refuse(name, error));
     }
-    let path = process
-        .env
-        .iter()
-        .rev()
-        .find_map(|word| word.strip_prefix("PATH="))
-        .unwrap_or(DEFAULT_PATH);
+    let path = process.env.iter().rev().find_map(|word| word.strip_prefix("PATH=")).unwrap_or(DEFAULT_PATH);
     let mut denied = false;
     for directory in path.split(':') {
         let directory = if directory.is_empty() { "." } else { directory };
@@ -117,18 +95,11 @@ pub(super) fn find(process: &Process) -> Result<String, Refusal> {
             Err(_) => {}
         }
     }
-    if denied {
-        Err(refuse(name, rustix::io::Errno::ACCESS))
-    } else {
-        Err(missing(name))
-    }
+    if denied { Err(refuse(name, rustix::io::Errno::ACCESS)) } else { Err(missing(name)) }
 }
 
 fn missing(name: &str) -> Refusal {
-    Refusal::new(
-        StartFailure::NotFound,
-        format!("exec: {name:?}: executable file not found in $PATH"),
-    )
+    Refusal::new(StartFailure::NotFound, format!("exec: {name:?}: executable file not found in $PATH"))
 }
 
 fn refuse(name: &str, error: rustix::io::Errno) -> Refusal {
@@ -136,28 +107,16 @@ fn refuse(name: &str, error: rustix::io::Errno) -> Refusal {
         rustix::io::Errno::NOENT => StartFailure::NotFound,
         _ => StartFailure::NotExecutable,
     };
-    let verb = if error == rustix::io::Errno::NOENT {
-        "stat "
-    } else {
-        ""
-    };
+    let verb = if error == rustix::io::Errno::NOENT { "stat " } else { "" };
     Refusal::new(
         class,
-        format!(
-            "exec: {name:?}: {verb}{}{}",
-            if verb.is_empty() { "" } else { name },
-            suffix(verb, error)
-        ),
+        format!("exec: {name:?}: {verb}{}{}", if verb.is_empty() { "" } else { name }, suffix(verb, error)),
     )
 }
 
 fn suffix(verb: &str, error: rustix::io::Errno) -> String {
     let text = reason(&error.into());
-    if verb.is_empty() {
-        text
-    } else {
-        format!(": {text}")
-    }
+    if verb.is_empty() { text } else { format!(": {text}") }
 }
 
 fn executable(path: &str) -> rustix::io::Result<()> {

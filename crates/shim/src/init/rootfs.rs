@@ -1,13 +1,14 @@
 //! The container's view of files: its layers under a writable one, the kernel's file systems, devices, and what is bound in.
 
+use std::ffi::CString;
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
-use rustix::mount::{FsOpenFlags, UnmountFlags, fsconfig_set_string, fsopen, unmount};
+use rustix::mount::{FsOpenFlags, MountFlags, UnmountFlags, fsconfig_set_string, fsopen, unmount};
 use rustix::process::{chdir, pivot_root};
 use rustix::termios::{Winsize, tcsetwinsize};
 use rustix::thread::UnshareFlags;
@@ -28,16 +29,12 @@ fn refuse<T>(result: io::Result<T>, what: impl FnOnce() -> String) -> Result<T, 
 }
 
 /// Leaves the host's files for the container's. Whatever comes from the host is opened before, since afterwards no path leads there.
-pub(super) fn enter(spec: &Container, shm: Option<&OwnedFd>) -> Result<(), Refusal> {
+pub(super) fn enter(spec: &Container, shm: &Shm) -> Result<(), Refusal> {
     rustix::process::umask(Mode::empty());
     let mounts = open_sources(spec)?;
     let views = open_views(spec)?;
-    let shm = refuse(open_shm(shm), || "open /dev/shm".into())?;
-    let devices = if spec.privileged {
-        host_devices(Path::new("/dev"))
-    } else {
-        Vec::new()
-    };
+    let shm = refuse(shm.copy(), || "open /dev/shm".into())?;
+    let devices = if spec.privileged { host_devices(Path::new("/dev")) } else { Vec::new() };
     let root = refuse(mount::open_root(Path::new("/")), || "open /".into())?;
     refuse(mount::propagate(&root, PRIVATE), || "make / private".into())?;
     pivot(spec)?;
@@ -46,13 +43,10 @@ pub(super) fn enter(spec: &Container, shm: Option<&OwnedFd>) -> Result<(), Refus
     cgroups(spec, &root, views)?;
     for (mount, tree) in mounts {
         let target = refuse(
-            mount::kind_of(&tree)
-                .and_then(|kind| mount::resolve(&root, Path::new(&mount.target), kind)),
+            mount::kind_of(&tree).and_then(|kind| mount::resolve(&root, Path::new(&mount.target), kind)),
             || format!("prepare mount target {}", mount.target),
         )?;
-        refuse(mount::attach(tree, target), || {
-            format!("mount {}", mount.target)
-        })?;
+        refuse(mount::attach(tree, target), || format!("mount {}", mount.target))?;
     }
     Ok(())
 }
@@ -67,9 +61,7 @@ pub(super) fn close(spec: &Container) -> Result<(), Refusal> {
     }
     if spec.readonly_rootfs {
         let root = refuse(mount::open_root(Path::new("/")), || "open the root".into())?;
-        refuse(mount::restrict_one(root, READ_ONLY), || {
-            "make the root read-only".into()
-        })?;
+        refuse(mount::restrict_one(root, READ_ONLY), || "make the root read-only".into())?;
     }
     Ok(())
 }
@@ -77,17 +69,11 @@ pub(super) fn close(spec: &Container) -> Result<(), Refusal> {
 fn open_sources(spec: &Container) -> Result<Vec<(&Mount, OwnedFd)>, Refusal> {
     let mut mounts: Vec<&Mount> = spec.mounts.iter().collect();
     mounts.sort_by_key(|mount| Path::new(&mount.target).components().count());
-    mounts
-        .into_iter()
-        .map(|mount| Ok((mount, refuse(open_source(mount), || describe(mount))?)))
-        .collect()
+    mounts.into_iter().map(|mount| Ok((mount, refuse(open_source(mount), || describe(mount))?))).collect()
 }
 
 fn describe(mount: &Mount) -> String {
-    let source = mount
-        .source
-        .as_deref()
-        .map_or("tmpfs".into(), |path| path.display().to_string());
+    let source = mount.source.as_deref().map_or("tmpfs".into(), |path| path.display().to_string());
     format!("mount {source} to {}", mount.target)
 }
 
@@ -116,39 +102,50 @@ fn open_source(mount: &Mount) -> io::Result<OwnedFd> {
 }
 
 fn open_views(spec: &Container) -> Result<Vec<(&str, OwnedFd)>, Refusal> {
-    let open = |path: &Path| {
-        mount::copy(path).and_then(|tree| mount::propagate(&tree, PRIVATE).map(|()| tree))
-    };
+    let open = |path: &Path| mount::copy(path).and_then(|tree| mount::propagate(&tree, PRIVATE).map(|()| tree));
     let views = spec.cgroup.views.iter();
-    views
-        .map(|(path, name)| {
-            Ok((
-                name.as_str(),
-                refuse(open(path), || format!("open {}", path.display()))?,
-            ))
-        })
-        .collect()
+    views.map(|(path, name)| Ok((name.as_str(), refuse(open(path), || format!("open {}", path.display()))?))).collect()
 }
 
-/// The sandbox's memory, or the host's.
-fn open_shm(shm: Option<&OwnedFd>) -> io::Result<OwnedFd> {
-    let tree = match shm {
-        Some(shm) => mount::copy_of(shm)?,
-        None => mount::copy(Path::new("/dev/shm"))?,
-    };
-    mount::propagate(&tree, PRIVATE)?;
-    Ok(tree)
+/// Memory that a sandbox's containers share.
+#[derive(Debug)]
+pub(crate) enum Shm {
+    /// Attached nowhere.
+    Detached(OwnedFd),
+    /// Seen by the host: its own, or ours on a kernel that cannot copy what is attached nowhere.
+    Attached(PathBuf),
+}
+
+impl Shm {
+    /// A new one; `place` is used only if it must be.
+    pub(crate) fn new(place: &Path) -> io::Result<Shm> {
+        let memory = mount::new("tmpfs", &[("mode", "1777"), ("size", "65536k")], INERT)?;
+        match mount::copy_of(&memory) {
+            Ok(_) => Ok(Shm::Detached(memory)),
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                make_dir(place)?;
+                mount::attach(memory, mount::open_root(place)?)?;
+                Ok(Shm::Attached(place.to_owned()))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn copy(&self) -> io::Result<OwnedFd> {
+        let tree = match self {
+            Shm::Detached(memory) => mount::copy_of(memory)?,
+            Shm::Attached(place) => mount::copy(place)?,
+        };
+        mount::propagate(&tree, PRIVATE)?;
+        Ok(tree)
+    }
 }
 
 /// Makes the layers the root.
 fn pivot(spec: &Container) -> Result<(), Refusal> {
-    let overlay = refuse(overlay(spec), || "stack the image's layers".into())?;
     let place = spec.dir.join("root");
     refuse(make_dir(&place), || format!("make {}", place.display()))?;
-    let target = refuse(mount::open_root(&place), || {
-        format!("open {}", place.display())
-    })?;
-    refuse(mount::attach(overlay, target), || "mount the root".into())?;
+    refuse(mount_layers(spec, &place), || "stack the image's layers".into())?;
     let turn = || -> io::Result<()> {
         chdir(&place)?;
         pivot_root(".", ".")?;
@@ -165,23 +162,43 @@ fn make_dir(path: &Path) -> io::Result<()> {
     }
 }
 
-fn overlay(spec: &Container) -> io::Result<OwnedFd> {
+fn mount_layers(spec: &Container, place: &Path) -> io::Result<()> {
     let top = spec.layers.first().ok_or(io::ErrorKind::InvalidInput)?;
     let (upper, work) = (spec.dir.join("upper"), spec.dir.join("work"));
     make_dir(&upper)?;
     make_dir(&work)?;
     // The merged root shows owner and mode of the uppermost directory, which must look as the image's.
     let model = fs::metadata(top)?;
-    fs::set_permissions(&upper, model.permissions())?;
     chown(&upper, Some(model.uid()), Some(model.gid()))?;
     fs::set_permissions(&upper, fs::Permissions::from_mode(model.mode() & 0o7777))?;
+    match overlay(spec, &upper, &work) {
+        Ok(tree) => mount::attach(tree, mount::open_root(place)?),
+        // Before Linux 6.8 layers could not be given one by one.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => overlay_by_options(spec, &upper, &work, place),
+        Err(error) => Err(error),
+    }
+}
+
+fn overlay(spec: &Container, upper: &Path, work: &Path) -> io::Result<OwnedFd> {
     let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     for layer in &spec.layers {
         fsconfig_set_string(context.as_fd(), "lowerdir+", layer.as_path())?;
     }
-    fsconfig_set_string(context.as_fd(), "upperdir", upper.as_path())?;
-    fsconfig_set_string(context.as_fd(), "workdir", work.as_path())?;
+    fsconfig_set_string(context.as_fd(), "upperdir", upper)?;
+    fsconfig_set_string(context.as_fd(), "workdir", work)?;
     mount::finish(&context, 0)
+}
+
+/// All in one text of at most a page: hence names by descriptor, which are short and need no escapes.
+fn overlay_by_options(spec: &Container, upper: &Path, work: &Path, place: &Path) -> io::Result<()> {
+    let open = |path: &Path| mount::open_root(path);
+    let name = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let layers: Vec<OwnedFd> = spec.layers.iter().map(|layer| open(layer)).collect::<io::Result<_>>()?;
+    let lower: Vec<String> = layers.iter().map(name).collect();
+    let (upper, work) = (open(upper)?, open(work)?);
+    let options = format!("lowerdir={},upperdir={},workdir={}", lower.join(":"), name(&upper), name(&work));
+    let options = CString::new(options)?;
+    Ok(rustix::mount::mount("overlay", place, "overlay", MountFlags::empty(), options.as_c_str())?)
 }
 
 /// Opens (making it if missing) a directory that must not be reached through a link: the kernel's files belong at their place.
@@ -191,53 +208,24 @@ fn own_dir(path: &str) -> io::Result<OwnedFd> {
     Ok(rustix::fs::openat(CWD, path, flags, Mode::empty())?)
 }
 
-fn kernel_files(
-    spec: &Container,
-    _root: &OwnedFd,
-    shm: OwnedFd,
-    devices: &[Device],
-) -> Result<(), Refusal> {
-    let sys_flags = if spec.privileged {
-        INERT
-    } else {
-        INERT | READ_ONLY
-    };
+fn kernel_files(spec: &Container, _root: &OwnedFd, shm: OwnedFd, devices: &[Device]) -> Result<(), Refusal> {
+    let sys_flags = if spec.privileged { INERT } else { INERT | READ_ONLY };
     let put = |fs: &'static str, options: &[(&str, &str)], flags: u64, path: &'static str| {
-        refuse(
-            mount::new(fs, options, flags).and_then(|tree| mount::attach(tree, own_dir(path)?)),
-            || format!("mount {path}"),
-        )
+        refuse(mount::new(fs, options, flags).and_then(|tree| mount::attach(tree, own_dir(path)?)), || {
+            format!("mount {path}")
+        })
     };
     put("proc", &[], INERT, "/proc")?;
-    put(
-        "tmpfs",
-        &[("mode", "755"), ("size", "65536k")],
-        NO_SUID,
-        "/dev",
-    )?;
-    put(
-        "devpts",
-        &[("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")],
-        NO_SUID | 8,
-        "/dev/pts",
-    )?;
+    put("tmpfs", &[("mode", "755"), ("size", "65536k")], NO_SUID, "/dev")?;
+    put("devpts", &[("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")], NO_SUID | 8, "/dev/pts")?;
     put("mqueue", &[], INERT, "/dev/mqueue")?;
-    refuse(
-        own_dir("/dev/shm").and_then(|target| mount::attach(shm, target)),
-        || "mount /dev/shm".into(),
-    )?;
+    refuse(own_dir("/dev/shm").and_then(|target| mount::attach(shm, target)), || "mount /dev/shm".into())?;
     put("sysfs", &[], sys_flags, "/sys")?;
     refuse(device_files(devices), || "make device files".into())
 }
 
-const NODES: [(&str, u32, u32); 6] = [
-    ("null", 1, 3),
-    ("zero", 1, 5),
-    ("full", 1, 7),
-    ("random", 1, 8),
-    ("urandom", 1, 9),
-    ("tty", 5, 0),
-];
+const NODES: [(&str, u32, u32); 6] =
+    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
 
 const LINKS: [(&str, &str); 6] = [
     ("/proc/self/fd", "/dev/fd"),
@@ -294,10 +282,7 @@ fn host_devices(directory: &Path) -> Vec<Device> {
         return Vec::new();
     };
     let mut devices = Vec::new();
-    for entry in entries
-        .flatten()
-        .filter(|entry| !NOT_DEVICES.iter().any(|name| entry.file_name() == *name))
-    {
+    for entry in entries.flatten().filter(|entry| !NOT_DEVICES.iter().any(|name| entry.file_name() == *name)) {
         let Ok(metadata) = entry.path().symlink_metadata() else {
             continue;
         };
@@ -307,11 +292,7 @@ fn host_devices(directory: &Path) -> Vec<Device> {
         } else if kind.is_char_device() || kind.is_block_device() {
             devices.push(Device {
                 path: entry.path(),
-                kind: if kind.is_char_device() {
-                    FileType::CharacterDevice
-                } else {
-                    FileType::BlockDevice
-                },
+                kind: if kind.is_char_device() { FileType::CharacterDevice } else { FileType::BlockDevice },
                 mode: metadata.mode() & 0o7777,
                 number: metadata.rdev(),
                 uid: metadata.uid(),
@@ -325,18 +306,11 @@ fn host_devices(directory: &Path) -> Vec<Device> {
 /// The container's own part of the cgroup trees.
 fn cgroups(spec: &Container, root: &OwnedFd, views: Vec<(&str, OwnedFd)>) -> Result<(), Refusal> {
     let place = Path::new("/sys/fs/cgroup");
-    let flags = if spec.privileged {
-        INERT
-    } else {
-        INERT | READ_ONLY
-    };
+    let flags = if spec.privileged { INERT } else { INERT | READ_ONLY };
     let mount = || -> io::Result<()> {
         if spec.cgroup.namespaced {
             sys::unshare(UnshareFlags::NEWCGROUP)?;
-            return mount::attach(
-                mount::new("cgroup2", &[], flags)?,
-                mount::open_in(root, place)?,
-            );
+            return mount::attach(mount::new("cgroup2", &[], flags)?, mount::open_in(root, place)?);
         }
         if views.is_empty() {
             return Ok(());
@@ -345,10 +319,7 @@ fn cgroups(spec: &Container, root: &OwnedFd, views: Vec<(&str, OwnedFd)>) -> Res
         mount::attach(&tree, mount::open_in(root, place)?)?;
         for (name, view) in &views {
             mount::restrict(view, flags)?;
-            mount::attach(
-                view,
-                mount::resolve(root, &place.join(name), Kind::Directory)?,
-            )?;
+            mount::attach(view, mount::resolve(root, &place.join(name), Kind::Directory)?)?;
         }
         mount::restrict_one(tree, flags)
     };
@@ -370,11 +341,7 @@ fn mask(path: &Path) -> io::Result<()> {
         other => other?,
     };
     let cover = match mount::kind_of(&target)? {
-        Kind::Directory => mount::new(
-            "tmpfs",
-            &[("size", "0k"), ("mode", "755")],
-            READ_ONLY | INERT,
-        )?,
+        Kind::Directory => mount::new("tmpfs", &[("size", "0k"), ("mode", "755")], READ_ONLY | INERT)?,
         Kind::File => mount::copy(Path::new("/dev/null"))?,
     };
     mount::attach(cover, target)
@@ -389,15 +356,7 @@ pub(super) fn open_terminal(size: Option<WindowSize>) -> io::Result<(OwnedFd, Ow
     let path = PathBuf::from(name.to_string_lossy().into_owned());
     let slave = rustix::fs::openat(CWD, &path, flags, Mode::empty())?;
     if let Some(size) = size.filter(|size| size.rows > 0 && size.columns > 0) {
-        tcsetwinsize(
-            &master,
-            Winsize {
-                ws_row: size.rows,
-                ws_col: size.columns,
-                ws_xpixel: 0,
-                ws_ypixel: 0,
-            },
-        )?;
+        tcsetwinsize(&master, Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 })?;
     }
     Ok((master, slave, path))
 }
@@ -406,10 +365,7 @@ pub(super) fn open_terminal(size: Option<WindowSize>) -> io::Result<(OwnedFd, Ow
 pub(super) fn bind_console(terminal: &Path) -> Result<(), Refusal> {
     let bind = || -> io::Result<()> {
         fs::write("/dev/console", "")?;
-        mount::attach(
-            mount::copy(terminal)?,
-            mount::open_in(CWD, Path::new("dev/console"))?,
-        )
+        mount::attach(mount::copy(terminal)?, mount::open_in(CWD, Path::new("dev/console"))?)
     };
     refuse(bind(), || "bind /dev/console".into())
 }
@@ -417,19 +373,10 @@ pub(super) fn bind_console(terminal: &Path) -> Result<(), Refusal> {
 /// Gives the process an empty, read-only root: for one that needs no file at all.
 pub(crate) fn enter_void(place: &Path) -> io::Result<()> {
     mount::propagate(mount::open_root(Path::new("/"))?, PRIVATE)?;
-    let void = mount::new(
-        "tmpfs",
-        &[("size", "0k"), ("mode", "555")],
-        READ_ONLY | INERT,
-    )?;
+    let void = mount::new("tmpfs", &[("size", "0k"), ("mode", "555")], READ_ONLY | INERT)?;
     mount::attach(void, mount::open_root(place)?)?;
     chdir(place)?;
     pivot_root(".", ".")?;
     unmount(".", UnmountFlags::DETACH)?;
     Ok(chdir("/")?)
-}
-
-/// Memory shared by a sandbox's containers, attached nowhere.
-pub(crate) fn new_shm() -> io::Result<OwnedFd> {
-    mount::new("tmpfs", &[("mode", "1777"), ("size", "65536k")], INERT)
 }

@@ -1,8 +1,5 @@
 //! Calls that the compiler cannot check, each behind an interface that cannot be misused by a single-threaded process.
-#![expect(
-    unsafe_code,
-    reason = "clone3, setns, seccomp and raw prctl have no safe interface"
-)]
+#![expect(unsafe_code, reason = "clone3, setns, seccomp and raw prctl have no safe interface")]
 
 use std::ffi::CString;
 use std::io;
@@ -34,11 +31,7 @@ struct CloneArgs {
 }
 
 /// Forks with new namespaces, born in a cgroup. The child runs `child` and never comes back.
-pub(crate) fn clone_child(
-    flags: u64,
-    cgroup: Option<BorrowedFd<'_>>,
-    child: impl FnOnce() -> i32,
-) -> io::Result<u32> {
+pub(crate) fn clone_child(flags: u64, cgroup: Option<BorrowedFd<'_>>, child: impl FnOnce() -> i32) -> io::Result<u32> {
     let into = if cgroup.is_some() { INTO_CGROUP } else { 0 };
     let arguments = CloneArgs {
         flags: flags | into,
@@ -48,13 +41,7 @@ pub(crate) fn clone_child(
     };
     // SAFETY: without CLONE_VM the child gets a copy of this memory, and this process has one thread, so no lock is held by another. The
     // kernel reads `arguments` only during the call.
-    let pid = unsafe {
-        libc::syscall(
-            libc::SYS_clone3,
-            &raw const arguments,
-            size_of::<CloneArgs>(),
-        )
-    };
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<CloneArgs>()) };
     match pid {
         -1 => Err(io::Error::last_os_error()),
         0 => exit_now(child()),
@@ -126,31 +113,16 @@ pub(crate) fn install_seccomp(program: &[u8]) -> io::Result<()> {
         jf: bytes[3],
         k: u32::from_ne_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]),
     };
-    let mut filter: Vec<libc::sock_filter> =
-        program.as_chunks::<8>().0.iter().map(instruction).collect();
-    let fprog = libc::sock_fprog {
-        len: filter.len() as u16,
-        filter: filter.as_mut_ptr(),
-    };
+    let mut filter: Vec<libc::sock_filter> = program.as_chunks::<8>().0.iter().map(instruction).collect();
+    let fprog = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
     // SAFETY: the program and its head outlive the call, which copies and verifies them.
-    check(unsafe {
-        libc::syscall(
-            libc::SYS_seccomp,
-            libc::SECCOMP_SET_MODE_FILTER,
-            0,
-            &raw const fprog,
-        )
-    } as i32)
+    check(unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const fprog) } as i32)
 }
 
 /// Replaces the program. Comes back only with an error.
 pub(crate) fn execve(path: &CString, argv: &[CString], env: &[CString]) -> io::Error {
     let pointers = |strings: &[CString]| -> Vec<*const libc::c_char> {
-        strings
-            .iter()
-            .map(|string| string.as_ptr())
-            .chain(std::iter::once(std::ptr::null()))
-            .collect()
+        strings.iter().map(|string| string.as_ptr()).chain(std::iter::once(std::ptr::null())).collect()
     };
     let (argv, env) = (pointers(argv), pointers(env));
     // SAFETY: both lists end with null and point to strings that outlive the call.
@@ -161,14 +133,7 @@ pub(crate) fn execve(path: &CString, argv: &[CString], env: &[CString]) -> io::E
 /// Marks every descriptor from `first` on to be closed by exec.
 pub(crate) fn close_on_exec_from(first: u32) -> io::Result<()> {
     // SAFETY: changes flags only.
-    check(unsafe {
-        libc::syscall(
-            libc::SYS_close_range,
-            first,
-            u32::MAX,
-            libc::CLOSE_RANGE_CLOEXEC,
-        )
-    } as i32)
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) } as i32)
 }
 
 /// Closes every descriptor from `first` on.
@@ -191,19 +156,10 @@ pub(crate) fn take_stdin() -> OwnedFd {
 
 /// Sets a resource limit.
 pub(crate) fn set_rlimit(resource: u32, soft: u64, hard: u64) -> io::Result<()> {
-    let limit = libc::rlimit {
-        rlim_cur: soft,
-        rlim_max: hard,
-    };
+    let limit = libc::rlimit { rlim_cur: soft, rlim_max: hard };
     // SAFETY: the struct outlives the call.
     check(unsafe {
-        libc::syscall(
-            libc::SYS_prlimit64,
-            0,
-            resource,
-            &raw const limit,
-            std::ptr::null_mut::<libc::rlimit>(),
-        )
+        libc::syscall(libc::SYS_prlimit64, 0, resource, &raw const limit, std::ptr::null_mut::<libc::rlimit>())
     } as i32)
 }
 
@@ -261,13 +217,7 @@ pub(crate) fn take_terminal() -> io::Result<()> {
 }
 
 /// Changes flags and propagation of the mount a descriptor stands for.
-pub(crate) fn mount_setattr(
-    fd: impl AsFd,
-    flags: i32,
-    set: u64,
-    clear: u64,
-    propagation: u64,
-) -> io::Result<()> {
+pub(crate) fn mount_setattr(fd: impl AsFd, flags: i32, set: u64, clear: u64, propagation: u64) -> io::Result<()> {
     let attributes = [set, clear, propagation, 0];
     // SAFETY: the four words are the kernel's struct mount_attr, and the empty path names the descriptor.
     check(unsafe {
@@ -283,9 +233,5 @@ pub(crate) fn mount_setattr(
 }
 
 fn check(result: i32) -> io::Result<()> {
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
