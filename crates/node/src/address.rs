@@ -1,0 +1,139 @@
+//! The addresses and host ports of this node's pods.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use ipnet::Ipv4Net;
+use network::{HostPort, Pool, Protocol};
+
+use crate::Error;
+use crate::pod::Pod;
+
+/// Gives addresses out of the node's block and leads host ports to them. The truth about who has which is in the sandboxes.
+pub struct Addresses {
+    host: network::Host,
+    state: Mutex<State>,
+}
+
+struct State {
+    pool: Pool,
+    ports: BTreeMap<String, Vec<HostPort>>,
+}
+
+impl Addresses {
+    /// Addresses of `block`, on `host`.
+    pub fn new(host: network::Host, block: Ipv4Net) -> Self {
+        Self { host, state: Mutex::new(State { pool: Pool::new(block.into()), ports: BTreeMap::new() }) }
+    }
+
+    /// An address for a new pod.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] when the block is full.
+    pub fn allocate(&self) -> Result<Ipv4Addr, Error> {
+        match self.lock().pool.allocate() {
+            Ok(IpAddr::V4(address)) => Ok(address),
+            Ok(IpAddr::V6(address)) => Err(Error::failed("allocating an address", format!("{address} is not IPv4"))),
+            Err(error) => Err(Error::failed("allocating an address", error)),
+        }
+    }
+
+    /// Notes an address that a pod of an earlier life of this agent has.
+    pub fn reserve(&self, address: Ipv4Addr) {
+        if let Err(error) = self.lock().pool.reserve(address.into()) {
+            tracing::warn!(%error, "an adopted pod's address");
+        }
+    }
+
+    /// Takes an address back.
+    pub fn release(&self, address: Ipv4Addr) {
+        self.lock().pool.release(address.into());
+    }
+
+    /// How the sandbox of this name gets this address.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] when the machine's network cannot be read.
+    pub fn attachment(&self, sandbox: &str, address: Ipv4Addr) -> Result<serde_json::Value, Error> {
+        let failed = |e: Box<dyn std::error::Error + Send + Sync>| Error::failed("attaching a pod to the network", e);
+        let attachment = self.host.attachment(sandbox, address).map_err(|e| failed(e.into()))?;
+        serde_json::to_value(attachment).map_err(|e| failed(e.into()))
+    }
+
+    /// Leads the pod's host ports to its address, and no others any more.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] when the rules cannot be written.
+    pub fn open_ports(&self, pod: &Pod, address: Ipv4Addr) -> Result<(), Error> {
+        let ports = host_ports(pod, address);
+        let mut state = self.lock();
+        let before = if ports.is_empty() {
+            state.ports.remove(pod.uid())
+        } else {
+            state.ports.insert(pod.uid().to_owned(), ports.clone())
+        };
+        if before.unwrap_or_default() == ports { Ok(()) } else { self.apply(&state) }
+    }
+
+    /// Forgets the host ports of a pod.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] when the rules cannot be written.
+    pub fn close_ports(&self, uid: &str) -> Result<(), Error> {
+        let mut state = self.lock();
+        if state.ports.remove(uid).is_some() { self.apply(&state) } else { Ok(()) }
+    }
+
+    /// Writes the machine's rules anew: when the agent begins.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] when the rules cannot be written.
+    pub fn set_up(&self) -> Result<(), Error> {
+        self.apply(&self.lock())
+    }
+
+    /// Removes the links of sandboxes that are not among `keep`.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] when the machine's network cannot be read.
+    pub fn collect_garbage(&self, keep: &[String]) -> Result<(), Error> {
+        let names: Vec<String> = keep.iter().map(|sandbox| self.host.link_name(sandbox)).collect();
+        let removed = self.host.collect_garbage(&names).map_err(|e| Error::failed("removing stale links", e))?;
+        if !removed.is_empty() {
+            tracing::info!(links = removed.join(" "), "removed links that no pod has");
+        }
+        Ok(())
+    }
+
+    fn apply(&self, state: &State) -> Result<(), Error> {
+        let all: Vec<HostPort> = state.ports.values().flatten().cloned().collect();
+        self.host.apply(&all).map_err(|e| Error::failed("writing the node's network rules", e))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing that holds the lock can panic halfway through a change.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn host_ports(pod: &Pod, address: Ipv4Addr) -> Vec<HostPort> {
+    let all =
+        pod.init_containers().iter().chain(pod.containers()).flat_map(|container| container.ports.iter().flatten());
+    let open = all.filter_map(|port| {
+        let host_port = u16::try_from(port.host_port?).ok().filter(|port| *port != 0)?;
+        let host_address = port.host_ip.as_deref().and_then(|ip| ip.parse::<Ipv4Addr>().ok());
+        Some(HostPort {
+            protocol: match port.protocol.as_deref() {
+                Some("UDP") => Protocol::Udp,
+                Some("SCTP") => Protocol::Sctp,
+                _ => Protocol::Tcp,
+            },
+            host_address: host_address.filter(|address| !address.is_unspecified()),
+            host_port,
+            address,
+            port: u16::try_from(port.container_port).unwrap_or(0),
+        })
+    });
+    open.collect()
+}

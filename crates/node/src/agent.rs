@@ -1,0 +1,293 @@
+//! The agent: follows the pods that are bound to this node and keeps one worker for each.
+
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use client::cache::{Cache, Change};
+use client::{Client, resource};
+use ipnet::Ipv4Net;
+use runtime::Sandbox;
+use runtime::image::Store;
+use serde_json::Value;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use crate::Error;
+use crate::address::Addresses;
+use crate::events::Recorder;
+use crate::images::Images;
+use crate::pod::Pod;
+use crate::resources::Capacity;
+use crate::spec::{Paths, annotation};
+use crate::worker::{Order, Worker};
+
+/// What an agent needs.
+pub struct Config {
+    /// The node's name.
+    pub node_name: String,
+    /// The address others know the node by.
+    pub node_address: Ipv4Addr,
+    /// A way to the API, as the node's own identity.
+    pub client: Client,
+    /// Sandboxes and containers.
+    pub runtime: Arc<runtime::Host>,
+    /// Images.
+    pub images: Arc<Store>,
+    /// The machine's network.
+    pub network: network::Host,
+    /// The node's addresses for pods.
+    pub block: Ipv4Net,
+    /// Where pods' files and logs lie; survives restarts.
+    pub directory: PathBuf,
+    /// podling's version, for the node's status.
+    pub version: String,
+    /// The port on which this node answers for logs and streams.
+    pub port: u16,
+}
+
+/// What all workers share.
+pub struct Shared {
+    pub(crate) node_name: String,
+    pub(crate) node_address: String,
+    pub(crate) client: Client,
+    pub(crate) runtime: Arc<runtime::Host>,
+    pub(crate) images: Images,
+    pub(crate) addresses: Addresses,
+    pub(crate) recorder: Recorder,
+    pub(crate) capacity: Capacity,
+    directory: PathBuf,
+    entries: RwLock<HashMap<String, Arc<Entry>>>,
+}
+
+/// What others may see of a pod's worker.
+pub struct Entry {
+    state: RwLock<EntryState>,
+}
+
+struct EntryState {
+    pod: Pod,
+    sandbox: Option<Arc<Sandbox>>,
+}
+
+impl Entry {
+    fn new(pod: Pod) -> Self {
+        Self { state: RwLock::new(EntryState { pod, sandbox: None }) }
+    }
+
+    /// The newest known state of the pod.
+    pub fn pod(&self) -> Pod {
+        self.state.read().unwrap_or_else(PoisonError::into_inner).pod.clone()
+    }
+
+    /// Its sandbox, if it has one.
+    pub fn sandbox(&self) -> Option<Arc<Sandbox>> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner).sandbox.clone()
+    }
+
+    pub(crate) fn set_pod(&self, pod: Pod) {
+        self.state.write().unwrap_or_else(PoisonError::into_inner).pod = pod;
+    }
+
+    pub(crate) fn set_sandbox(&self, sandbox: Option<Arc<Sandbox>>) {
+        self.state.write().unwrap_or_else(PoisonError::into_inner).sandbox = sandbox;
+    }
+}
+
+impl Shared {
+    /// Where the files of a pod lie.
+    pub fn paths(&self, pod: &Pod) -> Paths {
+        let name = format!("{}_{}_{}", pod.namespace(), pod.name(), pod.uid());
+        Paths { directory: self.directory.join("pods").join(pod.uid()), logs: self.directory.join("logs").join(name) }
+    }
+
+    /// The pod of this name; the one that is not being deleted, if there are two.
+    pub fn find(&self, namespace: &str, name: &str) -> Option<Arc<Entry>> {
+        let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
+        let is_named = |entry: &&Arc<Entry>| {
+            let pod = entry.pod();
+            pod.namespace() == namespace && pod.name() == name
+        };
+        entries.values().filter(is_named).min_by_key(|entry| entry.pod().deletion().is_some()).cloned()
+    }
+
+    fn insert(&self, uid: &str, entry: Arc<Entry>) {
+        self.entries.write().unwrap_or_else(PoisonError::into_inner).insert(uid.to_owned(), entry);
+    }
+
+    fn remove(&self, uid: &str) {
+        self.entries.write().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    }
+}
+
+/// A node's agent, ready to run.
+pub struct Agent {
+    shared: Arc<Shared>,
+    adopted: HashMap<String, Arc<Sandbox>>,
+    pods: mpsc::Receiver<Change>,
+    workers: JoinSet<String>,
+    orders: HashMap<String, watch::Sender<Order>>,
+    version: String,
+    block: Ipv4Net,
+    port: u16,
+}
+
+impl Agent {
+    /// Sets up the machine's network, adopts the sandboxes of an earlier agent and registers the node. When this returns, the node is
+    /// Ready; [`Agent::run`] then does the work.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] or [`Error::Api`] naming the step.
+    pub async fn start(config: Config, shutdown: watch::Receiver<bool>) -> Result<Self, Error> {
+        let Config { node_name, client, runtime, directory, block, version, port, .. } = config;
+        let recorder = Recorder::start(client.clone(), "podling", node_name.clone());
+        let addresses = Addresses::new(config.network, block);
+        addresses.set_up()?;
+        let adopted = adopt(&runtime, &addresses).await?;
+        let shared = Arc::new(Shared {
+            node_name: node_name.clone(),
+            node_address: config.node_address.to_string(),
+            images: Images::new(config.images, client.clone(), recorder.clone()),
+            capacity: crate::register::capacity(&directory),
+            client: client.clone(),
+            runtime,
+            addresses,
+            recorder,
+            directory,
+            entries: RwLock::default(),
+        });
+        let selector = vec![("fieldSelector".to_owned(), format!("spec.nodeName={node_name}"))];
+        let (_, pods) = Cache::start(client, resource::PODS.collection(None), selector, shutdown);
+        let agent =
+            Self { shared, adopted, pods, workers: JoinSet::new(), orders: HashMap::new(), version, block, port };
+        agent.registration().register().await?;
+        Ok(agent)
+    }
+
+    fn registration(&self) -> crate::register::Registration {
+        crate::register::Registration {
+            shared: self.shared.clone(),
+            version: self.version.clone(),
+            block: self.block,
+            port: self.port,
+        }
+    }
+
+    /// What answers for logs, exec, attach and port-forward on this node.
+    pub fn service(&self) -> Arc<dyn wire::Service> {
+        Arc::new(crate::serve::Serve::new(self.shared.clone()))
+    }
+
+    /// Works until the shutdown. Pods run on after it.
+    pub async fn run(mut self, mut shutdown: watch::Receiver<bool>) {
+        let heartbeat = tokio::spawn(self.registration().beat(shutdown.clone()));
+        loop {
+            tokio::select! {
+                () = wire::listen::stopped(&mut shutdown) => break,
+                change = self.pods.recv() => match change {
+                    Some(change) => self.apply(change, &shutdown).await,
+                    None => break,
+                },
+                Some(ended) = self.workers.join_next() => match ended {
+                    Ok(uid) => {
+                        self.orders.remove(&uid);
+                        self.shared.remove(&uid);
+                    }
+                    Err(error) => tracing::error!(%error, "a pod's worker broke down"),
+                },
+            }
+        }
+        while self.workers.join_next().await.is_some() {}
+        if let Err(error) = heartbeat.await {
+            tracing::error!(%error, "the node's heartbeat broke down");
+        }
+    }
+
+    async fn apply(&mut self, change: Change, shutdown: &watch::Receiver<bool>) {
+        match change {
+            Change::Set(value) => match Pod::new(value) {
+                Ok(pod) => self.set(pod, shutdown),
+                Err(error) => tracing::warn!(error = error.chain(), "a pod that cannot be read"),
+            },
+            Change::Removed(value) => {
+                if let Some(orders) = value["metadata"]["uid"].as_str().and_then(|uid| self.orders.get(uid)) {
+                    orders.send_modify(|order| order.is_gone = true);
+                }
+            }
+            Change::Synced => self.bury_orphans().await,
+        }
+    }
+
+    fn set(&mut self, pod: Pod, shutdown: &watch::Receiver<bool>) {
+        let uid = pod.uid().to_owned();
+        if let Some(orders) = self.orders.get(&uid) {
+            orders.send_modify(|order| order.pod = pod);
+            return;
+        }
+        let entry = Arc::new(Entry::new(pod.clone()));
+        self.shared.insert(&uid, entry.clone());
+        let (orders, receiver) = watch::channel(Order { pod: pod.clone(), is_gone: false });
+        let worker = Worker::new(self.shared.clone(), entry, pod, self.adopted.remove(&uid));
+        let shutdown = shutdown.clone();
+        self.orders.insert(uid.clone(), orders);
+        self.workers.spawn(async move {
+            worker.run(receiver, shutdown).await;
+            uid
+        });
+    }
+
+    /// Once all pods are known, a sandbox without one belongs to a pod that was deleted while no agent ran.
+    async fn bury_orphans(&mut self) {
+        for (uid, sandbox) in self.adopted.drain() {
+            tracing::info!(uid, "removing the sandbox of a pod that has gone");
+            let address = sandbox.spec().annotations.get(annotation::ADDRESS).and_then(|text| text.parse().ok());
+            if let Err(error) = sandbox.remove().await {
+                tracing::warn!(%error, uid, "removing a sandbox");
+                continue;
+            }
+            if let Some(address) = address {
+                self.shared.addresses.release(address);
+            }
+        }
+        let keep: Vec<String> = self.orders.keys().cloned().collect();
+        if let Err(error) = self.shared.addresses.collect_garbage(&keep) {
+            tracing::warn!(error = error.chain(), "looking for stale links");
+        }
+        self.remove_stale_files();
+    }
+
+    /// Removes directories of pods that nobody knows any more.
+    fn remove_stale_files(&self) {
+        let is_known = |name: &str| {
+            let uid = name.rsplit('_').next().unwrap_or(name);
+            self.orders.contains_key(uid)
+        };
+        for parent in ["pods", "logs"] {
+            let entries = std::fs::read_dir(self.shared.directory.join(parent)).into_iter().flatten().flatten();
+            for entry in entries.filter(|entry| !is_known(&entry.file_name().to_string_lossy())) {
+                if let Err(error) = crate::volume::remove(&entry.path()) {
+                    tracing::warn!(error = error.chain(), "removing the files of a pod that has gone");
+                }
+            }
+        }
+    }
+}
+
+async fn adopt(runtime: &Arc<runtime::Host>, addresses: &Addresses) -> Result<HashMap<String, Arc<Sandbox>>, Error> {
+    let mut adopted = HashMap::new();
+    for sandbox in runtime.adopt().await? {
+        let annotations = &sandbox.spec().annotations;
+        if let Some(address) = annotations.get(annotation::ADDRESS).and_then(|text| text.parse().ok()) {
+            addresses.reserve(address);
+        }
+        let uid = annotations.get(annotation::POD_UID).cloned().unwrap_or_else(|| sandbox.id().to_owned());
+        adopted.insert(uid, sandbox);
+    }
+    Ok(adopted)
+}
+
+/// A field of an object, as text.
+pub(crate) fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
+    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}

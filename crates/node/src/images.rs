@@ -1,0 +1,215 @@
+//! Gets the image of a container: by its pull policy, with its pod's credentials, backing off from registries that refuse.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use client::{Client, resource};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1 as core;
+use runtime::image::{Auth, Image, Reference, Store};
+use serde_json::Value;
+
+use crate::events::{Recorder, Severity};
+use crate::pod::Pod;
+
+const FIRST_DELAY: Duration = Duration::from_secs(10);
+const LONGEST_DELAY: Duration = Duration::from_secs(300);
+
+/// Why a container has no image yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// `ErrImagePull`, `ImagePullBackOff`, `ErrImageNeverPull`, `InvalidImageName`.
+    pub reason: &'static str,
+    /// A sentence.
+    pub message: String,
+    /// When to try again; `None` when only a change of the pod can help.
+    pub retry: Option<Timestamp>,
+}
+
+/// The node's way to images.
+pub struct Images {
+    store: Arc<Store>,
+    client: Client,
+    recorder: Recorder,
+    failures: Mutex<HashMap<(String, String), Failure>>,
+}
+
+#[derive(Debug, Clone)]
+struct Failure {
+    delay: Duration,
+    until: Timestamp,
+    message: String,
+}
+
+impl Images {
+    /// Images of `store`.
+    pub fn new(store: Arc<Store>, client: Client, recorder: Recorder) -> Self {
+        Self { store, client, recorder, failures: Mutex::default() }
+    }
+
+    /// The store behind it.
+    pub fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    /// Whether [`Images::ensure`] answers without asking a registry.
+    pub fn is_here(&self, container: &core::Container) -> bool {
+        let reference = Reference::parse(container.image.as_deref().unwrap_or_default());
+        let Some(image) = reference.ok().and_then(|reference| self.store.find(&reference)) else { return false };
+        image.is_loaded_by_hand || container.image_pull_policy.as_deref() != Some("Always")
+    }
+
+    /// The image of a container, pulled if need be. Cancelling it leaves a pull to end by itself.
+    ///
+    /// # Errors
+    /// A [`Refusal`] for the container's status.
+    pub async fn ensure(&self, pod: &Pod, container: &core::Container) -> Result<Image, Refusal> {
+        let name = container.image.as_deref().unwrap_or_default();
+        let tell = |severity, reason, message: &str| {
+            self.recorder.pod(pod, Some(field(pod, container)), severity, reason, message);
+        };
+        let reference = Reference::parse(name).map_err(|error| {
+            let message =
+                format!("Failed to apply default image tag \"{name}\": couldn't parse image name \"{name}\": {error}");
+            tell(Severity::Warning, "InspectFailed", &message);
+            Refusal { reason: "InvalidImageName", message, retry: None }
+        })?;
+        let policy = container.image_pull_policy.as_deref().unwrap_or("IfNotPresent");
+        if let Some(image) = self.store.find(&reference) {
+            // An image that a person loaded by hand answers for its name whatever the policy says: there may be no registry at all.
+            if policy != "Always" || image.is_loaded_by_hand {
+                let message =
+                    format!("Container image \"{name}\" already present on machine and can be accessed by the pod");
+                tell(Severity::Normal, "Pulled", &message);
+                return Ok(image);
+            }
+        } else if policy == "Never" {
+            let message = format!("Container image \"{name}\" is not present with pull policy of Never");
+            tell(Severity::Warning, "ErrImageNeverPull", &message);
+            return Err(Refusal { reason: "ErrImageNeverPull", message, retry: None });
+        }
+        self.pull(pod, container, &reference, name).await
+    }
+
+    async fn pull(
+        &self,
+        pod: &Pod,
+        container: &core::Container,
+        reference: &Reference,
+        name: &str,
+    ) -> Result<Image, Refusal> {
+        let key = (pod.uid().to_owned(), name.to_owned());
+        let tell = |severity, reason, message: &str| {
+            self.recorder.pod(pod, Some(field(pod, container)), severity, reason, message);
+        };
+        if let Some(failure) = self.failure(&key).filter(|failure| failure.until > Timestamp::now()) {
+            let message = format!("Back-off pulling image \"{name}\"");
+            tell(Severity::Normal, "BackOff", &message);
+            let message = format!("{message}: {}", failure.message);
+            return Err(Refusal { reason: "ImagePullBackOff", message, retry: Some(failure.until) });
+        }
+        tell(Severity::Normal, "Pulling", &format!("Pulling image \"{name}\""));
+        let begun = Timestamp::now();
+        let auths = self.auths(pod).await;
+        match self.store.pull(reference, &auths).await {
+            Ok(image) => {
+                let took = format_args!("{:.3}s", (Timestamp::now() - begun).total(jiff::Unit::Second).unwrap_or(0.0))
+                    .to_string();
+                let size = image.size_bytes;
+                let message = format!(
+                    "Successfully pulled image \"{name}\" in {took} ({took} including waiting). Image size: {size} bytes."
+                );
+                tell(Severity::Normal, "Pulled", &message);
+                self.forget(&key);
+                Ok(image)
+            }
+            Err(error) => {
+                let cause = chain(&error);
+                tell(Severity::Warning, "Failed", &format!("Failed to pull image \"{name}\": {cause}"));
+                tell(Severity::Warning, "Failed", "Error: ErrImagePull");
+                let retry = Some(self.remember(key, format!("ErrImagePull: {cause}")));
+                Err(Refusal { reason: "ErrImagePull", message: cause, retry })
+            }
+        }
+    }
+
+    fn failure(&self, key: &(String, String)) -> Option<Failure> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+    }
+
+    fn forget(&self, key: &(String, String)) {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+    }
+
+    /// Forgets what is known of a pod that has gone.
+    pub fn forget_pod(&self, uid: &str) {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).retain(|(pod, _), _| pod != uid);
+    }
+
+    /// Notes a failure; the moment of the next try.
+    fn remember(&self, key: (String, String), message: String) -> Timestamp {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let delay = failures.get(&key).map_or(FIRST_DELAY, |failure| (failure.delay * 2).min(LONGEST_DELAY));
+        let until = Timestamp::now().checked_add(delay).unwrap_or(Timestamp::MAX);
+        failures.insert(key, Failure { delay, until, message });
+        until
+    }
+
+    /// The credentials in the pod's `imagePullSecrets`. One that is missing is told of, and the pull is tried without it.
+    async fn auths(&self, pod: &Pod) -> Vec<Auth> {
+        let mut auths = Vec::new();
+        let mut missing = Vec::new();
+        for secret in pod.spec().image_pull_secrets.iter().flatten() {
+            match self.client.get(&resource::SECRETS.object(Some(pod.namespace()), &secret.name)).await {
+                Ok(object) => auths.extend(auths_of(&object)),
+                Err(_) => missing.push(secret.name.as_str()),
+            }
+        }
+        if !missing.is_empty() {
+            let message = format!(
+                "Unable to retrieve some image pull secrets ({}); attempting to pull the image may not succeed.",
+                missing.join(", ")
+            );
+            self.recorder.pod(pod, None, Severity::Warning, "FailedToRetrieveImagePullSecret", &message);
+        }
+        auths
+    }
+}
+
+/// How events name a container.
+pub fn field(pod: &Pod, container: &core::Container) -> String {
+    let is_init = pod.init_containers().iter().any(|init| init.name == container.name);
+    format!("spec.{}{{{}}}", if is_init { "initContainers" } else { "containers" }, container.name)
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+/// Reads `.dockerconfigjson` (or the older `.dockercfg`) of a secret.
+fn auths_of(secret: &Value) -> Vec<Auth> {
+    let decode = |key: &str| -> Option<Value> {
+        serde_json::from_slice(&STANDARD.decode(secret["data"][key].as_str()?).ok()?).ok()
+    };
+    let registries = decode(".dockerconfigjson").map(|mut file| file["auths"].take()).or_else(|| decode(".dockercfg"));
+    let entries = registries.as_ref().and_then(Value::as_object).into_iter().flatten();
+    entries.filter_map(|(registry, entry)| auth_of(registry, entry)).collect()
+}
+
+fn auth_of(registry: &str, entry: &Value) -> Option<Auth> {
+    let text = |field: &str| entry[field].as_str().filter(|text| !text.is_empty()).map(str::to_owned);
+    let packed = text("auth").and_then(|auth| String::from_utf8(STANDARD.decode(auth).ok()?).ok());
+    let unpacked = packed.as_ref().and_then(|pair| pair.split_once(':'));
+    let username = text("username").or_else(|| unpacked.map(|(name, _)| name.to_owned()))?;
+    let password = text("password").or_else(|| unpacked.map(|(_, word)| word.to_owned()))?;
+    Some(Auth { registry: registry.to_owned(), username, password })
+}

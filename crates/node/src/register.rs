@@ -1,0 +1,229 @@
+//! The node's own object and its heartbeat.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::time;
+use client::{Patch, resource};
+use ipnet::Ipv4Net;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::Error;
+use crate::agent::{Shared, text};
+use crate::resources::Capacity;
+
+const LEASE_NAMESPACE: &str = "kube-node-lease";
+const LEASE_SECONDS: u64 = 40;
+const BEAT: Duration = Duration::from_secs(10);
+/// Beside the lease, the node's status is written so rarely.
+const STATUS_BEATS: u64 = 30;
+const MAX_PODS: u64 = 1000;
+
+/// What the machine has: cores, memory, and the disk that holds `directory`.
+pub fn capacity(directory: &Path) -> Capacity {
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
+    let disk = existing(directory).and_then(|path| rustix::fs::statvfs(path).ok());
+    Capacity {
+        cpu_milli: cores * 1000,
+        memory_bytes: memory().unwrap_or(0),
+        storage_bytes: disk.map_or(0, |disk| disk.f_blocks * disk.f_frsize),
+        pods: MAX_PODS,
+    }
+}
+
+fn existing(path: &Path) -> Option<&Path> {
+    path.ancestors().find(|path| path.exists())
+}
+
+fn memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    line.trim().trim_end_matches(" kB").parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
+/// Keeps the node's object and lease.
+pub struct Registration {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) version: String,
+    pub(crate) block: Ipv4Net,
+    pub(crate) port: u16,
+}
+
+impl Registration {
+    /// Creates or updates the Node, reports it Ready and takes the lease.
+    ///
+    /// # Errors
+    /// [`Error::Api`] when the API refuses.
+    pub async fn register(&self) -> Result<(), Error> {
+        let name = &self.shared.node_name;
+        let path = resource::NODES.object(None, name);
+        match self.shared.client.create(&resource::NODES.collection(None), &self.node()).await {
+            Ok(_) => {}
+            Err(error) if error.is_conflict() => {
+                let patch = json!({"metadata": {"labels": self.labels()}, "spec": self.node()["spec"]});
+                self.shared.client.patch(&path, Patch::Merge, &patch).await?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        self.report().await?;
+        self.renew().await?;
+        self.shared.recorder.node(name, "NodeReady", &format!("Node {name} status is now: NodeReady"));
+        Ok(())
+    }
+
+    /// Renews the lease every ten seconds, and the status now and then, until the shutdown.
+    pub async fn beat(self, mut shutdown: watch::Receiver<bool>) {
+        let mut ticks = interval(BEAT);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        ticks.tick().await;
+        let mut beats: u64 = 0;
+        loop {
+            tokio::select! {
+                () = wire::listen::stopped(&mut shutdown) => return,
+                _ = ticks.tick() => beats += 1,
+            }
+            if let Err(error) = self.renew().await {
+                tracing::warn!(error = error.chain(), "renewing the node's lease");
+            }
+            if beats.is_multiple_of(STATUS_BEATS)
+                && let Err(error) = self.report().await
+            {
+                tracing::warn!(error = error.chain(), "reporting the node's status");
+            }
+        }
+    }
+
+    fn labels(&self) -> Value {
+        let arch = architecture();
+        json!({
+            "kubernetes.io/hostname": self.shared.node_name,
+            "kubernetes.io/os": "linux",
+            "kubernetes.io/arch": arch,
+            "beta.kubernetes.io/os": "linux",
+            "beta.kubernetes.io/arch": arch,
+            "node-role.kubernetes.io/control-plane": "",
+        })
+    }
+
+    fn node(&self) -> Value {
+        let block = self.block.to_string();
+        json!({
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": {"name": self.shared.node_name, "labels": self.labels()},
+            "spec": {"podCIDR": block, "podCIDRs": [block]},
+        })
+    }
+
+    async fn report(&self) -> Result<(), Error> {
+        let path = resource::NODES.object(None, &self.shared.node_name);
+        let present = self.shared.client.get(&path).await?;
+        let patch = json!({"status": self.status(&present, Timestamp::now())});
+        self.shared.client.patch(&format!("{path}/status"), Patch::Merge, &patch).await?;
+        Ok(())
+    }
+
+    fn status(&self, present: &Value, now: Timestamp) -> Value {
+        let capacity = self.shared.capacity;
+        let amounts = json!({
+            "cpu": format!("{}", capacity.cpu_milli / 1000),
+            "memory": format!("{}Ki", capacity.memory_bytes / 1024),
+            "ephemeral-storage": format!("{}Ki", capacity.storage_bytes / 1024),
+            "pods": capacity.pods.to_string(),
+            "hugepages-1Gi": "0",
+            "hugepages-2Mi": "0",
+        });
+        json!({
+            "capacity": amounts,
+            "allocatable": amounts,
+            "conditions": conditions(present, now),
+            "addresses": [
+                {"type": "InternalIP", "address": self.shared.node_address},
+                {"type": "Hostname", "address": self.shared.node_name},
+            ],
+            "daemonEndpoints": {"kubeletEndpoint": {"Port": self.port}},
+            "nodeInfo": self.info(),
+        })
+    }
+
+    fn info(&self) -> Value {
+        let read = |path: &str| std::fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default();
+        let machine = read("/etc/machine-id");
+        json!({
+            "machineID": machine,
+            "systemUUID": machine,
+            "bootID": read("/proc/sys/kernel/random/boot_id"),
+            "kernelVersion": read("/proc/sys/kernel/osrelease"),
+            "osImage": os_name().unwrap_or_else(|| "Linux".into()),
+            "containerRuntimeVersion": format!("podling://{}", env!("CARGO_PKG_VERSION")),
+            "kubeletVersion": self.version,
+            "kubeProxyVersion": "",
+            "operatingSystem": "linux",
+            "architecture": architecture(),
+        })
+    }
+
+    async fn renew(&self) -> Result<(), Error> {
+        let name = &self.shared.node_name;
+        let path = resource::LEASES.object(Some(LEASE_NAMESPACE), name);
+        let now = time::format_micro(Timestamp::now());
+        let patch = json!({"spec": {"renewTime": now, "holderIdentity": name, "leaseDurationSeconds": LEASE_SECONDS}});
+        match self.shared.client.patch(&path, Patch::Merge, &patch).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.is_not_found() => {
+                let lease = json!({
+                    "apiVersion": "coordination.k8s.io/v1",
+                    "kind": "Lease",
+                    "metadata": {"name": name, "namespace": LEASE_NAMESPACE},
+                    "spec": patch["spec"],
+                });
+                self.shared.client.create(&resource::LEASES.collection(Some(LEASE_NAMESPACE)), &lease).await?;
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// The conditions of the node; each keeps the moment since when it holds.
+fn conditions(present: &Value, now: Timestamp) -> Value {
+    let own = [
+        ("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+        ("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+        ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+        ("Ready", "True", "KubeletReady", "podling is posting ready status"),
+    ];
+    let known = present["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    let list = own.into_iter().map(|(kind, status, reason, message)| {
+        let old = known.iter().find(|old| old["type"] == kind && old["status"] == status);
+        let since = old.map(|old| text(old, "/lastTransitionTime").to_owned()).filter(|since| !since.is_empty());
+        json!({
+            "type": kind,
+            "status": status,
+            "reason": reason,
+            "message": message,
+            "lastHeartbeatTime": time::format(now),
+            "lastTransitionTime": since.unwrap_or_else(|| time::format(now)),
+        })
+    });
+    Value::Array(list.collect())
+}
+
+fn os_name() -> Option<String> {
+    let text = std::fs::read_to_string("/etc/os-release").ok()?;
+    let name = text.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="))?;
+    Some(name.trim_matches('"').to_owned())
+}
+
+/// The architecture as images and nodes name it.
+pub fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
