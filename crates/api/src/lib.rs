@@ -29,6 +29,8 @@ pub mod status;
 
 pub mod codec;
 
+pub mod patch;
+
 pub mod typed;
 
 mod error;
