@@ -55,6 +55,8 @@ pub struct Field {
     pub merge_key: Option<&'static str>,
     /// Strategic merge joins it with what is there, by key or as a set.
     pub merges: bool,
+    /// Strategic merge replaces it as a whole although it is a struct.
+    pub replaces: bool,
     /// Strategic merge honours `$retainKeys` for it.
     pub retains_keys: bool,
     /// The default that stands in upstream's documents, as JSON.

@@ -91,6 +91,9 @@ fn merge_field(place: Place, current: &mut Map<String, Value>, key: String, patc
         return Ok(());
     }
     let merged = match (current.remove(&key), patch) {
+        (Some(Value::Object(_)), Value::Object(patch)) if place.field(&key).is_some_and(|f| f.replaces) => {
+            Some(Value::Object(patch))
+        }
         (Some(Value::Object(before)), Value::Object(patch)) => {
             Some(Value::Object(merge_map(place.child(&key), before, patch)?))
         }
@@ -169,7 +172,10 @@ fn ordered(
         None => Vec::new(),
         Some(Value::Array(items)) => items,
         // Null deletes the list as a whole; there is nothing to order then.
-        Some(other) => return Ok(drop(patch.insert(key.to_owned(), other))),
+        Some(other) => {
+            patch.insert(key.to_owned(), other);
+            return Ok(());
+        }
     };
     if before.is_empty() && items.is_empty() {
         return Ok(());

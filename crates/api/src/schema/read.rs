@@ -96,6 +96,7 @@ fn read_line(line: &'static str) -> Line {
         atomic: false,
         merge_key: None,
         merges: false,
+        replaces: false,
         retains_keys: false,
         default: None,
     };
@@ -112,6 +113,7 @@ fn apply(field: &mut Field, word: &'static str) {
         Some(("mk", key)) => field.merge_key = Some(key),
         Some(("ps", strategy)) => {
             field.merges = strategy.split(',').any(|s| s == "merge");
+            field.replaces = strategy.split(',').any(|s| s == "replace");
             field.retains_keys = strategy.split(',').any(|s| s == "retainKeys");
         }
         Some(("lt", "set")) => field.list = ListType::Set,
