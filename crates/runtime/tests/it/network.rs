@@ -79,3 +79,82 @@ async fn starting_is_fast() {
     );
     lab.finish().await;
 }
+
+/// As an agent would give it: this crate knows nothing of what is in it.
+fn attached(number: u8) -> SandboxSpec {
+    let attachment = serde_json::json!({
+        "link": "eth0", "host_link": format!("plr{number}"), "address": format!("10.78.0.{number}"), "gateway": "169.254.1.1",
+        "host_address": null, "mtu": 1500,
+    });
+    let network = Network::Attached(attachment);
+    SandboxSpec { id: format!("pod{number}"), hostname: format!("host{number}"), network, ..SandboxSpec::default() }
+}
+
+/// From nothing to the answer of its web server at its address.
+async fn begin(lab: &Lab, number: u8) -> std::sync::Arc<runtime::Sandbox> {
+    let sandbox = lab.host.create_sandbox(attached(number)).await.expect("create");
+    let mut spec = lab.container("one", "");
+    spec.argv = ["httpd", "-f", "-p", "8080", "-h", "/etc"].map(String::from).to_vec();
+    spec.log_path = None;
+    sandbox.start(spec).await.expect("start");
+    let address = format!("10.78.0.{number}:8080");
+    let mut stream = loop {
+        match tokio::net::TcpStream::connect(&address).await {
+            Ok(stream) => break stream,
+            Err(_) => tokio::time::sleep(std::time::Duration::from_micros(200)).await,
+        }
+    };
+    tokio::io::AsyncWriteExt::write_all(&mut stream, b"GET /group HTTP/1.0\r\n\r\n").await.expect("write");
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.expect("read");
+    assert!(text.contains("200 OK") && text.contains("extra:x:2000:app"), "{text}");
+    sandbox
+}
+
+/// In a network namespace of its own, so that the machine's is not touched. Prints how long one takes, and how long many do.
+#[tokio::test(flavor = "multi_thread")]
+async fn attached_sandboxes_answer_at_their_address() {
+    if crate::lab::busybox().is_none() || !inside_own_network("network::attached_sandboxes_answer_at_their_address") {
+        return;
+    }
+    let Some(lab) = Lab::new().await else { return };
+    let mut times = Vec::new();
+    for number in 1..=15 {
+        let start = Instant::now();
+        let sandbox = begin(&lab, number).await;
+        times.push(start.elapsed());
+        sandbox.remove().await.expect("remove");
+    }
+    times.sort();
+    println!("MEASURED: one to its HTTP 200 {:?}, best {:?}", times[7], times[0]);
+    let start = Instant::now();
+    let many = futures_util::future::join_all((100..150).map(|number| begin(&lab, number))).await;
+    println!("MEASURED: 50 at once {:?}", start.elapsed());
+    let start = Instant::now();
+    futures_util::future::join_all(many.iter().map(|sandbox| sandbox.remove()))
+        .await
+        .into_iter()
+        .collect::<Result<Vec<()>, _>>()
+        .expect("removed");
+    println!("MEASURED: removal of 50 {:?}", start.elapsed());
+    lab.finish().await;
+}
+
+/// Runs the test again inside a new namespace, unless this is there already.
+fn inside_own_network(name: &str) -> bool {
+    if std::env::var_os("PODLING_TEST_NETWORK").is_some() {
+        return true;
+    }
+    let own = std::env::current_exe().expect("the test binary");
+    let output = std::process::Command::new("unshare")
+        .args(["--net", "--mount"])
+        .arg(own)
+        .args(["--exact", name, "--nocapture"])
+        .env("PODLING_TEST_NETWORK", "1")
+        .output()
+        .expect("unshare runs");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    println!("{text}");
+    assert!(output.status.success(), "{text}");
+    false
+}
