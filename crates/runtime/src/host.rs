@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -90,6 +91,7 @@ impl Host {
         shim::packet::send(&ours, &self.shim_spec(&spec, state), &[]).doing(doing)?;
         let log = File::create(dir.join("shim.log")).doing(doing)?;
         let child = Command::new(format!("/proc/self/fd/{}", self.program.as_raw_fd()))
+            .arg0("podling-shim")
             .arg(&spec.id)
             .env_clear()
             .current_dir("/")

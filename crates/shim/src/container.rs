@@ -14,7 +14,7 @@ use crate::log::Log;
 use crate::packet;
 use crate::protocol::{Exit, Failure, Record};
 use crate::sandbox::Sandbox;
-use crate::spec::Container;
+use crate::spec::{Container, Process};
 use crate::stdio::{Output, pipe, set_nonblocking};
 use crate::sys;
 
@@ -119,6 +119,8 @@ impl Running {
         let pid = clone_into(shared, &sandbox.own_pids, own_pids | sys::NEW_MOUNT, unified, || {
             init::run_container(&spec, &spec.cgroup.tasks, stdio, &theirs, &sandbox.shm)
         })?;
+        // Only the child needed these; a sandbox is idle nearly all its life, and there may be many.
+        let spec = Container { process: Process::default(), layers: Vec::new(), mounts: Vec::new(), ..spec };
         let record = Record { container: spec.id.clone(), pid, started_ns: now_ns(), exit: None };
         let start = Some(Start { report, agent, seq, terminal: None });
         Ok(Running { spec, record, pid: Some(pid), start, outputs, stdin, terminal: None, log })

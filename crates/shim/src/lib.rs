@@ -25,6 +25,7 @@ use protocol::{Failure, Message, Request};
 
 /// Turns this process into a sandbox. Its stdin is a socket on which the spec comes first and requests follow.
 pub fn run() -> i32 {
+    sys::keep_memory_small();
     let agent = sys::take_stdin();
     match begin(agent) {
         Ok(()) => 0,
@@ -42,6 +43,8 @@ fn begin(agent: OwnedFd) -> io::Result<()> {
     drop(agent);
     sys::set_stdio(&null, 0)?;
     rustix::process::setsid()?;
+    // It was executed by a number, which is no name for lists of processes.
+    rustix::thread::set_name(c"podling-shim")?;
     let (spec, _) = packet::receive::<spec::Sandbox>(&socket)?.ok_or(io::ErrorKind::UnexpectedEof)?;
     let signals = sys::child_signals()?;
     let sandbox = match sandbox::Sandbox::set_up(&spec) {

@@ -225,6 +225,7 @@ impl Shim {
                 let record = container.record.clone();
                 self.reply(start.agent, start.seq, Ok(Reply::Started(record.clone())));
                 self.tell_all(&Message::Started(record));
+                sys::give_memory_back();
             }
             Progress::Refused(failure) => {
                 // Its child is about to exit and will be reaped as nobody's.

@@ -174,6 +174,17 @@ impl Lab {
         (tokio::time::timeout(PATIENCE, exec.wait()).await.expect("in time").expect("an exit"), text)
     }
 
+    /// As far as it goes after a test has failed: nothing of it may run on.
+    fn abandon(&self) {
+        if let Some(pid) = self.sandbox.pid().and_then(|pid| rustix::process::Pid::from_raw(pid as i32)) {
+            rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap_or_default();
+        }
+        let deadline = std::time::Instant::now() + PATIENCE;
+        while self.host.remove().is_err() && std::time::Instant::now() < deadline {
+            std::thread::yield_now();
+        }
+    }
+
     /// Removes everything, and looks whether that is true.
     pub(crate) async fn finish(self) {
         let sandbox = self.sandbox.id().to_owned();
@@ -191,6 +202,14 @@ impl Lab {
             Vec::<PathBuf>::new(),
             "cgroups are left"
         );
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.abandon();
+        }
     }
 }
 

@@ -130,6 +130,10 @@ async fn attached_sandboxes_answer_at_their_address() {
     let start = Instant::now();
     let many = futures_util::future::join_all((100..150).map(|number| begin(&lab, number))).await;
     println!("MEASURED: 50 at once {:?}", start.elapsed());
+    let shims: Vec<u64> = many.iter().filter_map(|sandbox| proportional_kilobytes(sandbox.pid()?)).collect();
+    let average = shims.iter().sum::<u64>() / shims.len() as u64;
+    println!("MEASURED: memory per shim {average} kB");
+    assert!(average < 200, "{average} kB");
     let start = Instant::now();
     futures_util::future::join_all(many.iter().map(|sandbox| sandbox.remove()))
         .await
@@ -154,7 +158,13 @@ fn inside_own_network(name: &str) -> bool {
         .output()
         .expect("unshare runs");
     let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    println!("{text}");
+    eprintln!("{text}");
     assert!(output.status.success(), "{text}");
     false
+}
+
+/// Memory of a process, with what it shares divided among those that share it.
+fn proportional_kilobytes(pid: u32) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("Pss:"))?.trim().strip_suffix(" kB")?.parse().ok()
 }
