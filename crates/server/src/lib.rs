@@ -22,6 +22,7 @@ mod error;
 mod expire;
 mod kinds;
 mod negotiate;
+mod openapi;
 mod options;
 mod proxy;
 mod registry;
@@ -112,6 +113,7 @@ pub(crate) struct State {
     cluster: Cluster,
     nodes: Arc<dyn NodeDoor>,
     discovery: discovery::Documents,
+    openapi: openapi::OpenApi,
 }
 
 /// The API server.
@@ -129,7 +131,8 @@ impl Server {
         let registry = Registry::new(config.store);
         bootstrap::run(&registry, &config.cluster).await.map_err(|status| Error::Bootstrap(status.message))?;
         let discovery = discovery::Documents::new(&config.cluster);
-        let state = Arc::new(State { registry, cluster: config.cluster, nodes: config.nodes, discovery });
+        let openapi = openapi::OpenApi::new(&config.cluster);
+        let state = Arc::new(State { registry, cluster: config.cluster, nodes: config.nodes, discovery, openapi });
         let expiry = tokio::spawn(expire::run(state.clone()));
         Ok(Arc::new(Self { state, expiry }))
     }

@@ -122,11 +122,13 @@ async fn other(state: &Arc<State>, call: &Call, path: &str) -> Result<Response<B
         "/healthz" | "/livez" | "/readyz" | "/healthz/ping" | "/livez/ping" | "/readyz/ping" => Ok(text("ok")),
         "/version" => Ok(version(state)),
         "/" => Ok(discovery::index()),
-        path => match state.discovery.answer(call.headers(), path)? {
-            Some(response) => Ok(response),
-            None => Err(Status::unknown_path()),
-        },
+        path if path.starts_with("/openapi/") => found(state.openapi.answer(call.headers(), &call.query, path)?),
+        path => found(state.discovery.answer(call.headers(), path)?),
     }
+}
+
+fn found(response: Option<Response<Body>>) -> Result<Response<Body>, Status> {
+    response.ok_or_else(Status::unknown_path)
 }
 
 fn text(content: &'static str) -> Response<Body> {
