@@ -1,8 +1,13 @@
 //! From request bodies to trees: decoding, pruning and patching by the schema.
 
 use api::codec::json::{self, Decoded, Policy};
+use api::codec::{protobuf, yaml};
+use api::field::{FieldError, Path};
 use api::kind::{self, Kind};
-use api::status::Status;
+use api::patch::{self, Form};
+use api::schema;
+use api::status::{Resource, Status};
+use bytes::Bytes;
 use serde_json::{Map, Value};
 
 use crate::call::Call;
@@ -14,6 +19,11 @@ use crate::tree::default_text;
 const JSON: &str = "application/json";
 const YAML: &str = "application/yaml";
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+const DELETE_OPTIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
+
+fn unsupported() -> Status {
+    Status::unsupported_media_type(&[JSON, YAML, PROTOBUF])
+}
 
 /// Reads an object of a kind. Answers it with what its author should be told.
 pub(crate) async fn read(call: &mut Call, kind: &'static Kind, policy: Policy) -> Result<(Value, Vec<String>), Status> {
@@ -21,47 +31,69 @@ pub(crate) async fn read(call: &mut Call, kind: &'static Kind, policy: Policy) -
     let bytes = call.body().await?;
     let decoded = match media.as_str() {
         "" | JSON => json::decode(kind, &bytes, policy),
-        _ => return Err(Status::unsupported_media_type(&[JSON, YAML, PROTOBUF])),
+        YAML => json::decode(kind, &from_yaml(&bytes)?, policy),
+        PROTOBUF => protobuf::decode(kind, &bytes),
+        _ => return Err(unsupported()),
     };
     let Decoded { value, warnings } = decoded.map_err(error::of_api)?;
     Ok((value, warnings))
 }
 
-fn decode(bytes: &[u8]) -> Result<Value, Status> {
-    json::parse(bytes).map_err(error::of_api)
+/// The first document of a YAML text, as JSON.
+fn from_yaml(bytes: &[u8]) -> Result<Vec<u8>, Status> {
+    let text = std::str::from_utf8(bytes).map_err(|error| Status::bad_request(format!("yaml: {error}")))?;
+    let documents = yaml::decode(text).map_err(error::of_api)?;
+    let first = documents.into_iter().next().unwrap_or_default();
+    Ok(crate::table::json_bytes(&first).to_vec())
 }
 
-fn with_type(mut tree: Value, kind: &Kind) -> Value {
-    default_text(&mut tree, "apiVersion", &kind.api_version());
-    default_text(&mut tree, "kind", kind.kind);
-    tree
-}
-
-/// Reads a body that need not say what it is.
-pub(crate) async fn loose(call: &mut Call, group: &str, name: &str) -> Result<Value, Status> {
-    let kind = kind::by_kind(group, "v1", name).ok_or_else(Status::unknown_path)?;
-    let bytes = call.body().await?;
-    Ok(with_type(decode(&bytes)?, kind))
-}
-
-/// Reads the options of a deletion; no body means none.
-pub(crate) async fn delete_options(call: &mut Call) -> Result<Value, Status> {
+/// Reads a struct that need not say what it is; unknown fields do not matter.
+async fn read_type(call: &mut Call, of: &str) -> Result<Value, Status> {
+    let media = call.content_type();
     let bytes = call.body().await?;
     if bytes.is_empty() {
         return Ok(Map::new().into());
     }
-    decode(&bytes)
+    let of = schema::lookup(of).ok_or_else(|| Status::internal(format!("no type {of} in the schema")))?;
+    let value = match media.as_str() {
+        PROTOBUF => protobuf::envelope(&bytes).and_then(|envelope| protobuf::decode_type(of, envelope.raw)),
+        YAML => json::decode_type(of, &from_yaml(&bytes)?, Policy::Ignore).map(|decoded| decoded.value),
+        "" | JSON => json::decode_type(of, &bytes, Policy::Ignore).map(|decoded| decoded.value),
+        _ => return Err(unsupported()),
+    };
+    value.map_err(error::of_api)
+}
+
+/// Reads an object that need not say what it is.
+pub(crate) async fn loose(call: &mut Call, group: &str, name: &str) -> Result<Value, Status> {
+    let kind = kind::by_kind(group, "v1", name).ok_or_else(Status::unknown_path)?;
+    let mut tree = read_type(call, kind.schema).await?;
+    default_text(&mut tree, "apiVersion", &kind.api_version());
+    default_text(&mut tree, "kind", kind.kind);
+    Ok(tree)
+}
+
+/// Reads the options of a deletion; no body means none.
+pub(crate) async fn delete_options(call: &mut Call) -> Result<Value, Status> {
+    read_type(call, DELETE_OPTIONS).await
 }
 
 /// A patch that has been read.
 pub(crate) struct Patch {
-    body: Value,
+    form: Form,
+    bytes: Bytes,
 }
+
+/// The forms of patches that are understood. Server-side apply is not one yet.
+const FORMS: [Form; 3] = [Form::Json, Form::Merge, Form::Strategic];
 
 impl Patch {
     pub(crate) async fn read(call: &mut Call) -> Result<Self, Status> {
-        let bytes = call.body().await?;
-        Ok(Self { body: decode(&bytes)? })
+        let form = Form::from_media_type(&call.content_type()).filter(|form| FORMS.contains(form));
+        let Some(form) = form else {
+            return Err(Status::unsupported_media_type(&FORMS.map(Form::media_type)));
+        };
+        Ok(Self { form, bytes: call.body().await? })
     }
 
     /// Applies it. Answers the object with what its author should be told.
@@ -72,25 +104,33 @@ impl Patch {
         policy: Policy,
         target: &Target,
     ) -> Result<(Value, Vec<String>), Status> {
-        let _ = target;
-        let mut new = old.clone();
-        merge(&mut new, &self.body);
-        let decoded = json::normalize(kind, &new, policy).map_err(error::of_api)?;
-        Ok((decoded.value, decoded.warnings))
+        let patched = patch::apply(self.form, kind, old, &self.bytes).map_err(error::of_api)?;
+        let Decoded { value, warnings } = json::normalize(kind, &patched, policy).map_err(|error| match error {
+            api::Error::Strict(_) => refusal(&self.text(), &error),
+            api::Error::Malformed(_) => refusal(&patched.to_string(), &error),
+            error => error::of_api(error),
+        })?;
+        check_head(&value, old, target)?;
+        Ok((value, warnings))
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes).into_owned()
     }
 }
 
-fn merge(target: &mut Value, patch: &Value) {
-    let Some(patch) = patch.as_object() else {
-        *target = patch.clone();
-        return;
-    };
-    let fields = crate::tree::fields(target);
-    for (name, value) in patch {
-        if value.is_null() {
-            fields.remove(name);
-        } else {
-            merge(fields.entry(name.clone()).or_insert(Value::Null), value);
-        }
+/// A patch whose outcome is no object of the kind.
+fn refusal(shown: &str, error: &api::Error) -> Status {
+    let errors = [FieldError::invalid(&Path::new("patch"), shown, error.to_string())];
+    Status::invalid(Resource { group: "", name: "" }, "", &errors)
+}
+
+/// What an object is cannot be patched.
+fn check_head(new: &Value, old: &Value, target: &Target) -> Result<(), Status> {
+    if new.get("kind") == old.get("kind") && new.get("apiVersion") == old.get("apiVersion") {
+        return Ok(());
     }
+    let kind = target.resource.kind.kind;
+    let found = new.get("kind").and_then(Value::as_str).unwrap_or_default();
+    Err(Status::bad_request(format!("{found} in the patched object is not the {kind} of the request, or not of its version")))
 }
