@@ -1,1 +1,14 @@
-//! Scheduler and controllers: pure decisions, thin loops.
+//! The scheduler and the controllers: each watches, decides purely, and writes through the API like any other client.
+//!
+//! It refuses to open the store, to know addresses of nodes and to speak to them. In reading order: [`run`] starts everything, [`scheduler`]
+//! binds pods to nodes (with [`fit`], which is pure), [`namespace`] empties namespaces that are being deleted, [`belongings`] gives each
+//! namespace what it must have.
+
+pub mod belongings;
+pub mod fit;
+pub mod namespace;
+pub mod run;
+pub mod scheduler;
+pub mod snapshot;
+
+pub use run::{Config, run};

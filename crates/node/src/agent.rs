@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 
 use crate::Error;
 use crate::address::Addresses;
-use crate::events::Recorder;
+use crate::events::Events;
 use crate::images::Images;
 use crate::pod::Pod;
 use crate::resources::Capacity;
@@ -55,7 +55,7 @@ pub struct Shared {
     pub(crate) runtime: Arc<runtime::Host>,
     pub(crate) images: Images,
     pub(crate) addresses: Addresses,
-    pub(crate) recorder: Recorder,
+    pub(crate) recorder: Events,
     pub(crate) capacity: Capacity,
     directory: PathBuf,
     entries: RwLock<HashMap<String, Arc<Entry>>>,
@@ -141,7 +141,7 @@ impl Agent {
     /// [`Error::Failed`] or [`Error::Api`] naming the step.
     pub async fn start(config: Config, shutdown: watch::Receiver<bool>) -> Result<Self, Error> {
         let Config { node_name, client, runtime, directory, block, version, port, .. } = config;
-        let recorder = Recorder::start(client.clone(), "podling", node_name.clone());
+        let recorder = Events::new(client::events::Recorder::start(client.clone(), "podling", node_name.clone()));
         let addresses = Addresses::new(config.network, block);
         addresses.set_up()?;
         let adopted = adopt(&runtime, &addresses).await?;

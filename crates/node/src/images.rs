@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1 as core;
 use runtime::image::{Auth, Image, Reference, Store};
 use serde_json::Value;
 
-use crate::events::{Recorder, Severity};
+use crate::events::{Events, Severity};
 use crate::pod::Pod;
 
 const FIRST_DELAY: Duration = Duration::from_secs(10);
@@ -33,7 +33,7 @@ pub struct Refusal {
 pub struct Images {
     store: Arc<Store>,
     client: Client,
-    recorder: Recorder,
+    recorder: Events,
     failures: Mutex<HashMap<(String, String), Failure>>,
 }
 
@@ -46,7 +46,7 @@ struct Failure {
 
 impl Images {
     /// Images of `store`.
-    pub fn new(store: Arc<Store>, client: Client, recorder: Recorder) -> Self {
+    pub fn new(store: Arc<Store>, client: Client, recorder: Events) -> Self {
         Self { store, client, recorder, failures: Mutex::default() }
     }
 

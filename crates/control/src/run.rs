@@ -1,0 +1,32 @@
+//! Starts the scheduler and the controllers.
+
+use client::Client;
+use client::events::Recorder;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::{belongings, namespace, scheduler};
+
+/// What they need.
+pub struct Config {
+    /// A way to the API as the scheduler.
+    pub scheduler: Client,
+    /// A way to the API as the controllers.
+    pub controllers: Client,
+    /// PEM of the cluster's authority, which each namespace gets a copy of.
+    pub authority_pem: String,
+}
+
+/// Runs all of them until the shutdown.
+pub async fn run(config: Config, shutdown: watch::Receiver<bool>) {
+    let mut tasks = JoinSet::new();
+    let recorder = Recorder::start(config.scheduler.clone(), "default-scheduler", String::new());
+    tasks.spawn(scheduler::run(config.scheduler, recorder, shutdown.clone()));
+    tasks.spawn(namespace::run(config.controllers.clone(), shutdown.clone()));
+    tasks.spawn(belongings::run(config.controllers, config.authority_pem, shutdown));
+    while let Some(ended) = tasks.join_next().await {
+        if let Err(error) = ended {
+            tracing::error!(%error, "a controller broke down");
+        }
+    }
+}
