@@ -46,7 +46,7 @@ impl Host {
     pub fn open(config: Config) -> Result<Arc<Host>> {
         check_name(&config.cgroup)?;
         for directory in [&config.root.join("sandboxes"), &config.state] {
-            let make = fs::DirBuilder::new().recursive(true).mode(0o711).create(directory);
+            let make = fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
             make.doing(|| format!("make {}", directory.display()))?;
         }
         let cgroups = Cgroups::open(Path::new(cgroup::ROOT), &config.cgroup)?;
@@ -78,7 +78,7 @@ impl Host {
     fn spawn(&self, spec: SandboxSpec, dir: &Path, state: &Path) -> Result<(SandboxSpec, OwnedFd, Child)> {
         for directory in [dir.to_owned(), dir.join("c"), state.to_owned()] {
             fs::DirBuilder::new()
-                .mode(0o711)
+                .mode(0o700)
                 .recursive(true)
                 .create(&directory)
                 .doing(|| format!("make {}", directory.display()))?;
@@ -172,8 +172,8 @@ impl Host {
         self.cgroups.remove_sandbox(id).await?;
         // On most kernels there is no such mount.
         rustix::mount::unmount(self.state_dir(id).join(shim::protocol::SHM), UnmountFlags::DETACH).unwrap_or_default();
-        remove_dir(&self.state_dir(id))?;
-        remove_dir(&self.sandbox_dir(id))
+        remove_dir_aside(self.state_dir(id)).await?;
+        remove_dir_aside(self.sandbox_dir(id)).await
     }
 
     pub(crate) fn sandbox_dir(&self, id: &str) -> PathBuf {
@@ -204,7 +204,13 @@ fn seal(program: &[u8]) -> io::Result<File> {
     File::open(format!("/proc/self/fd/{}", memory.as_raw_fd()))
 }
 
-pub(crate) fn remove_dir(path: &Path) -> Result<()> {
+/// The same where it may take long and others must not wait for it: a writable layer may hold a million files.
+pub(crate) async fn remove_dir_aside(path: PathBuf) -> Result<()> {
+    let removed = tokio::task::spawn_blocking(move || remove_dir(&path)).await;
+    removed.map_err(io::Error::other).doing(|| "remove a directory".into())?
+}
+
+fn remove_dir(path: &Path) -> Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other.doing(|| format!("remove {}", path.display())),

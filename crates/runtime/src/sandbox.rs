@@ -17,7 +17,7 @@ use tokio::sync::watch;
 
 use crate::container::{Entry, process};
 use crate::error::{Doing, Error, Result};
-use crate::host::{Host, check_name, load, remove_dir, save};
+use crate::host::{Host, check_name, load, remove_dir_aside, save};
 use crate::link::{Event, Link};
 use crate::rootfs;
 use crate::spec::{ContainerSpec, ExecSpec, SandboxSpec, Stats, WindowSize};
@@ -383,7 +383,7 @@ impl Sandbox {
             self.link()?.call(Call::Forget { container: id.to_owned() }, &[]).await?;
         }
         self.host.cgroups.remove_container(&self.spec.id, id).await?;
-        remove_dir(&self.container_dir(id))?;
+        remove_dir_aside(self.container_dir(id)).await?;
         self.lock().containers.retain(|entry| entry.spec.id != id);
         self.changed();
         Ok(())
@@ -447,6 +447,8 @@ impl Sandbox {
     }
 
     fn mark_dead(&self) {
+        // Containers die with their shim, but what shares no pid namespace with them may have got away.
+        self.host.cgroups.kill(&self.spec.id, None);
         self.lock().is_alive = false;
         self.changed();
     }

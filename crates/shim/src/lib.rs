@@ -46,6 +46,7 @@ fn begin(agent: OwnedFd) -> io::Result<()> {
     // It was executed by a number, which is no name for lists of processes.
     rustix::thread::set_name(c"podling-shim")?;
     let (spec, _) = packet::receive::<spec::Sandbox>(&socket)?.ok_or(io::ErrorKind::UnexpectedEof)?;
+    sys::ignore_termination();
     let signals = sys::child_signals()?;
     let sandbox = match sandbox::Sandbox::set_up(&spec) {
         Ok(sandbox) => sandbox,

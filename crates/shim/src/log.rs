@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -40,7 +41,7 @@ impl Stream {
 impl Log {
     /// Appends to a file, made if missing.
     pub fn open(path: &Path) -> io::Result<Log> {
-        let file = OpenOptions::new().append(true).create(true).open(path)?;
+        let file = OpenOptions::new().append(true).create(true).mode(0o640).open(path)?;
         let written = file.metadata()?.len();
         Ok(Log { path: path.to_owned(), file, written, out: Vec::new() })
     }

@@ -111,6 +111,8 @@ fn fail(report: &OwnedFd, refusal: &Refusal) -> i32 {
 /// Before anything costs: into the cgroups, so that all that follows is accounted there.
 fn begin(tasks: &[PathBuf], process: &Process) -> Result<(), Refusal> {
     sys::reset_signals();
+    // Until exec this process holds descriptors of ours, among processes of the image: none of them may look into it.
+    sys::prctl(libc::PR_SET_DUMPABLE, 0, 0).refuse(StartFailure::Other, || "hide from others".into())?;
     for path in tasks {
         std::fs::write(path, "0").refuse(StartFailure::Other, || format!("join cgroup {}", path.display()))?;
     }

@@ -170,7 +170,19 @@ pub(crate) fn reset_signals() {
         let mut set = std::mem::zeroed();
         libc::sigemptyset(&raw mut set);
         libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut());
-        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        for signal in [libc::SIGPIPE, libc::SIGHUP, libc::SIGINT, libc::SIGTERM] {
+            libc::signal(signal, libc::SIG_DFL);
+        }
+    }
+}
+
+/// Ignores what service managers send to everything they once started: a sandbox ends when its agent says so.
+pub(crate) fn ignore_termination() {
+    // SAFETY: ignoring a signal runs no code.
+    unsafe {
+        for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGTERM] {
+            libc::signal(signal, libc::SIG_IGN);
+        }
     }
 }
 
