@@ -61,18 +61,25 @@ pub fn apply(form: Form, kind: &Kind, current: &Value, patch: &[u8]) -> Result<V
 
 /// A merge patch as JSON; it has to be an object.
 fn document(patch: &[u8]) -> Result<Value, Error> {
-    let value = codec::json::parse(patch).map_err(|e| Error::Malformed(format!("error decoding patch: {e}")))?;
+    let value = parse(patch)?;
+    if value.is_object() { Ok(value) } else { Err(mistyped(&value, "map[string]interface {}")) }
+}
+
+fn mistyped(value: &Value, want: &str) -> Error {
     let word = match value {
-        Value::Object(_) => return Ok(value),
         Value::Null => "null",
         Value::Bool(_) => "bool",
         Value::Number(_) => "number",
         Value::String(_) => "string",
         Value::Array(_) => "array",
+        Value::Object(_) => "object",
     };
-    Err(Error::Malformed(format!(
-        "error decoding patch: json: cannot unmarshal {word} into Go value of type map[string]interface {{}}"
-    )))
+    Error::Malformed(format!("error decoding patch: json: cannot unmarshal {word} into Go value of type {want}"))
+}
+
+/// A patch as JSON. Upstream does not say where its text is wrong.
+fn parse(patch: &[u8]) -> Result<Value, Error> {
+    codec::json::parse(patch).map_err(|_| Error::Malformed("invalid JSON patch".to_owned()))
 }
 
 #[cfg(test)]

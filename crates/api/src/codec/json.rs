@@ -110,7 +110,7 @@ fn unrecognized(kind: &Kind, cause: &str, body: &[u8]) -> Error {
 }
 
 /// The first bytes of a body: as text if it looks like JSON, else in hexadecimal.
-fn summary(body: &[u8]) -> String {
+pub(super) fn summary(body: &[u8]) -> String {
     const SHOWN: usize = 30;
     let head = &body[..body.len().min(SHOWN)];
     let more = if body.len() > SHOWN { " ..." } else { "" };

@@ -71,7 +71,11 @@ fn open(inner: &[u8]) -> Result<Envelope<'_>> {
 /// Decodes the body of a create or update: an object of `kind`.
 pub fn decode(kind: &'static Kind, body: &[u8]) -> std::result::Result<Decoded, Error> {
     let unrecognized = |error: Error| {
-        Error::Malformed(format!("the object provided is unrecognized (must be of type {}): {error}", kind.kind))
+        Error::Malformed(format!(
+            "the object provided is unrecognized (must be of type {}): {error} ({})",
+            kind.kind,
+            json::summary(body)
+        ))
     };
     let envelope = envelope(body).map_err(unrecognized)?;
     let of =

@@ -2,17 +2,16 @@
 
 use serde_json::Value;
 
-use crate::{Error, codec};
+use crate::Error;
 
 /// No more operations than this are carried out for one request.
 const MOST_OPERATIONS: usize = 10_000;
 
 /// `current` after all operations.
 pub fn apply(current: &Value, patch: &[u8]) -> Result<Value, Error> {
-    let value = codec::json::parse(patch)?;
+    let value = super::parse(patch)?;
     let Value::Array(operations) = &value else {
-        let word = if value.is_object() { "object" } else { "value" };
-        return Err(Error::Malformed(format!("json: cannot unmarshal {word} into Go value of type jsonpatch.Patch")));
+        return Err(super::mistyped(&value, "[]handlers.jsonPatchOp"));
     };
     if operations.len() > MOST_OPERATIONS {
         let count = operations.len();

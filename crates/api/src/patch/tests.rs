@@ -113,11 +113,14 @@ fn refusals() {
     assert_eq!(show(Form::Json, r#"[{"op":"test","path":"/kind","value":"X"}]"#), rejected);
     assert_eq!(show(Form::Json, r#"[{"op":"remove","path":"/nope"}]"#), rejected);
     assert_eq!(show(Form::Json, r#"[{"op":"jump"}]"#), rejected);
-    assert_eq!(show(Form::Json, "{}"), "400 json: cannot unmarshal object into Go value of type jsonpatch.Patch");
+    assert_eq!(
+        show(Form::Json, "{}"),
+        "400 error decoding patch: json: cannot unmarshal object into Go value of type []handlers.jsonPatchOp"
+    );
     let many = format!("[{}]", vec![r#"{"op":"test","path":"/kind","value":"Pod"}"#; 10_001].join(","));
     assert_eq!(show(Form::Json, &many), "413 The allowed maximum operations in a JSON patch is 10000, got 10001");
     assert!(show(Form::Merge, "[]").starts_with("400 error decoding patch: json: cannot unmarshal array"));
-    assert!(show(Form::Strategic, "{").starts_with("400 error decoding patch: unexpected end"));
+    assert_eq!(show(Form::Strategic, "{"), "400 invalid JSON patch");
     let no_key = r#"{"spec":{"containers":[{"image":"x"}]}}"#;
     assert!(show(Form::Strategic, no_key).ends_with("does not contain declared merge key: name"));
     assert!(show(Form::Strategic, r#"{"spec":{"$patch":"x"}}"#).contains("unknown patch type"));

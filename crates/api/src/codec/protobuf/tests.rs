@@ -37,7 +37,7 @@ fn zeros_of_values_go_and_zeros_of_pointers_stay() {
 #[test]
 fn refusals() {
     let show = |body: &[u8]| decode(rows("ConfigMap"), body).expect_err("bad").to_string();
-    assert!(show(b"{}").ends_with("expected prefix [107 56 115 0]"));
+    assert!(show(b"{}").ends_with("expected prefix [107 56 115 0] ({})"));
     assert!(show(b"k8s\0\x0a\x7f").contains("unexpected EOF"));
     assert!(show(&wrap("v1", "Pod", &[])).contains("unknown conversion"));
     assert!(
