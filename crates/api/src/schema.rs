@@ -61,6 +61,8 @@ pub struct Field {
     pub retains_keys: bool,
     /// The default that stands in upstream's documents, as JSON.
     pub default: Option<&'static str>,
+    /// The inlined structs that it comes through, each with a dot behind it; messages show them.
+    pub through: String,
 }
 
 /// How server-side apply sees a list.

@@ -33,6 +33,22 @@ pub fn parse(text: &str) -> Result<Timestamp, Error> {
     text.parse().map_err(|_| bad())
 }
 
+/// Reads a MicroTime, which has exactly six decimals.
+pub fn parse_micro(text: &str) -> Result<Timestamp, Error> {
+    let bad = |rest: &str, wanted: &str| {
+        let (quoted, rest) = (crate::field::quote(text), crate::field::quote(rest));
+        let form = "\"2006-01-02T15:04:05.000000Z07:00\"";
+        Error::Malformed(format!("parsing time {quoted} as {form}: cannot parse {rest} as \"{wanted}\""))
+    };
+    let time = parse(text).map_err(|_| bad(text, "2006"))?;
+    let Some(fraction) = text[19..].strip_prefix('.') else { return Err(bad(&text[19..], ".000000")) };
+    match fraction.find(|c: char| !c.is_ascii_digit()) {
+        Some(6) => Ok(time),
+        Some(7..) => Err(bad(&fraction[6..], "Z07:00")),
+        _ => Err(bad(&text[19..], ".000000")),
+    }
+}
+
 fn is_rfc3339(text: &[u8]) -> bool {
     let Some((head, rest)) = text.split_at_checked(19) else { return false };
     let shape = head.iter().zip(b"0000-00-00T00:00:00").all(|(b, want)| match want {

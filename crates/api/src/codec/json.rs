@@ -48,6 +48,9 @@ pub fn decode(kind: &'static Kind, body: &[u8], policy: Policy) -> Result<Decode
     let of = schema_type(kind.schema)?;
     let mut walk = walk::Walk::new(body);
     let mut value = walk.document(of).map_err(|error| unrecognized(kind, &error, body))?;
+    if let Some(cause) = &walk.headless {
+        return Err(unrecognized(kind, cause, body));
+    }
     if !value.is_object() {
         return Err(unrecognized(kind, walk.mistyped.as_deref().unwrap_or_default(), body));
     }
@@ -147,6 +150,12 @@ fn text_or(map: &Map<String, Value>, key: &str, default: &str) -> String {
 }
 
 fn mismatch(kind: &Kind, own: &str, api_version: &str, found: &str) -> String {
+    if api_version.matches('/').count() > 1 {
+        let kind = kind.kind;
+        return format!(
+            "the object provided is unrecognized (must be of type {kind}): unexpected GroupVersion string: {api_version}"
+        );
+    }
     let (group, version) = kind::split_api_version(api_version);
     let handled = |cause: String| {
         format!("{found} in version {} cannot be handled as a {}: {cause}", field::quote(version), kind.kind)

@@ -39,7 +39,7 @@ fn build(name: &'static str, atomic: bool, lines: &[Line], raw: &Raw) -> Type {
     for line in lines {
         match line.inline {
             Some(inner) => {
-                push_inlined(&mut fields, inner, raw);
+                push_inlined(&mut fields, inner, "", raw);
                 by_number.push((line.field.number, Slot::Inline(inner)));
             }
             None => {
@@ -55,11 +55,12 @@ fn build(name: &'static str, atomic: bool, lines: &[Line], raw: &Raw) -> Type {
     Type { name, atomic, fields, by_name, by_number, always }
 }
 
-fn push_inlined(fields: &mut Vec<Field>, name: &str, raw: &Raw) {
+fn push_inlined(fields: &mut Vec<Field>, name: &str, through: &str, raw: &Raw) {
+    let through = format!("{through}{}.", name.rsplit('.').next().unwrap_or(name));
     for line in &raw.get(name).expect("inlined types are in the file").1 {
         match line.inline {
-            Some(inner) => push_inlined(fields, inner, raw),
-            None => fields.push(line.field.clone()),
+            Some(inner) => push_inlined(fields, inner, &through, raw),
+            None => fields.push(Field { through: through.clone(), ..line.field.clone() }),
         }
     }
 }
@@ -99,6 +100,7 @@ fn read_line(line: &'static str) -> Line {
         replaces: false,
         retains_keys: false,
         default: None,
+        through: String::new(),
     };
     words.for_each(|word| apply(&mut field, word));
     Line { inline, field }

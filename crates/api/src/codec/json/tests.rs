@@ -2,6 +2,7 @@ use super::{Policy, decode, normalize, parse};
 use crate::kind::{self, Kind};
 use expect_test::{Expect, expect};
 use proptest::prelude::*;
+use serde_json::Value;
 
 fn pod() -> &'static Kind {
     kind::by_resource("", "v1", "pods").expect("a row")
@@ -37,7 +38,7 @@ fn reads_as_go_would_write_it_again() {
     let want = expect![[
         r#"{"apiVersion":"v1","eventTime":"2024-01-02T03:04:05.600000Z","firstTimestamp":null,"involvedObject":{},"kind":"Event","lastTimestamp":null,"metadata":{},"reportingComponent":"","reportingInstance":"","source":{}}"#
     ]];
-    want.assert_eq(&show(event, r#"{"involvedObject":{},"eventTime":"2024-01-02T03:04:05.6Z"}"#, Policy::Warn));
+    want.assert_eq(&show(event, r#"{"involvedObject":{},"eventTime":"2024-01-02T03:04:05.600000Z"}"#, Policy::Warn));
     let secret = kind::by_resource("", "v1", "secrets").expect("a row");
     let want = expect![[r#"{"apiVersion":"v1","data":{"a":"aGk=","b":null,"c":""},"kind":"Secret","metadata":{}}"#]];
     want.assert_eq(&show(secret, r#"{"data":{"a":"aGk=","b":null,"c":""}}"#, Policy::Warn));
@@ -104,7 +105,7 @@ fn wrong_types() {
         (
             r#"{"spec":{"containers":[{"livenessProbe":{"httpGet":{"port":true}}}]}}"#,
             expect![[
-                r#"Pod in version "v1" cannot be handled as a Pod: json: cannot unmarshal bool into Go struct field HTTPGetAction.spec.containers.livenessProbe.httpGet.port of type int32"#
+                r#"Pod in version "v1" cannot be handled as a Pod: json: cannot unmarshal bool into Go struct field HTTPGetAction.spec.containers.livenessProbe.ProbeHandler.httpGet.port of type int32"#
             ]],
         ),
         (
@@ -249,5 +250,30 @@ proptest! {
     #[test]
     fn decoding_never_panics(body in proptest::collection::vec(any::<u8>(), 0..200)) {
         drop(decode(pod(), &body, Policy::Strict));
+    }
+}
+
+/// What the reference's decoder makes of the same bodies.
+#[test]
+fn agrees_with_the_reference() {
+    for line in include_str!("testdata/decode.jsonl").lines() {
+        let case: Value = serde_json::from_str(line).expect("JSON");
+        let [group, version, kind, body] =
+            ["group", "version", "kind", "body"].map(|n| case[n].as_str().expect("a text"));
+        let Some(kind) = kind::by_kind(group, version, kind) else { continue };
+        let strict = decode(kind, body.as_bytes(), Policy::Strict);
+        if let Some(want) = case["error"].as_str() {
+            let error = strict.expect_err(body).to_string();
+            let want = want.replace("pkg/runtime/scheme.go:111", "pkg/api/legacyscheme/scheme.go:30");
+            assert!(error.contains(&want), "{body}\nours   {error}\ntheirs {want}");
+        }
+        if let (Some(mut want), Ok(decoded)) = (case.get("value").cloned(), decode(kind, body.as_bytes(), Policy::Warn))
+        {
+            want["kind"] = kind.kind.into();
+            want["apiVersion"] = kind::api_version(kind.group, kind.version).into();
+            assert_eq!(decoded.value.to_string(), want.to_string(), "{body}");
+            let again = normalize(kind, &decoded.value, Policy::Strict).expect("its own output");
+            assert_eq!(again.value, decoded.value, "{body}");
+        }
     }
 }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use super::text::{Text, Token, number};
 use crate::codec::zero;
 use crate::field::quote;
-use crate::schema::{Shape, Type};
+use crate::schema::{Field, Shape, Type};
 use crate::{Error, quantity, time};
 
 /// No more complaints than this are kept about one body.
@@ -14,7 +14,7 @@ const MOST_COMPLAINTS: usize = 100;
 
 /// One step into the document.
 enum Step {
-    Field(&'static str),
+    Field(&'static Field),
     Index(usize),
     Key(String),
 }
@@ -24,6 +24,8 @@ pub(super) struct Walk<'a> {
     text: Text<'a>,
     path: Vec<Step>,
     structs: Vec<&'static str>,
+    /// What is wrong with the types of apiVersion and kind, which are read before all else.
+    pub(super) headless: Option<String>,
     /// The first value of a wrong type; the walk goes on behind it.
     pub(super) mistyped: Option<String>,
     /// Unknown and duplicate fields in their order.
@@ -34,14 +36,21 @@ type Result<T> = std::result::Result<T, String>;
 
 impl<'a> Walk<'a> {
     pub(super) fn new(body: &'a [u8]) -> Self {
-        Self { text: Text::new(body), path: Vec::new(), structs: Vec::new(), mistyped: None, complaints: Vec::new() }
+        Self {
+            text: Text::new(body),
+            path: Vec::new(),
+            structs: Vec::new(),
+            headless: None,
+            mistyped: None,
+            complaints: Vec::new(),
+        }
     }
 
     /// The whole document as a struct of type `of`; an error is one of syntax.
     pub(super) fn document(&mut self, of: &'static Type) -> Result<Value> {
         let value = match self.text.token()? {
             Token::Object => self.object(of)?,
-            Token::Null => Value::Object(Map::new()),
+            Token::Null => empty(of),
             token => {
                 let word = word(token);
                 self.text.skip(token)?;
@@ -72,7 +81,7 @@ impl<'a> Walk<'a> {
             }
             seen |= bit;
             let field = &of.fields[index];
-            self.path.push(Step::Field(field.name));
+            self.path.push(Step::Field(field));
             let value = self.value(&field.shape, &field.shape, token)?;
             self.path.pop();
             zero::put(&mut map, field, value);
@@ -188,7 +197,7 @@ impl<'a> Walk<'a> {
             }
             (Shape::Duration, Token::String) => Ok(self.text.string()?.into_owned()),
             (Shape::Time, Token::String) => time::parse(&self.text.string()?).map(time::format),
-            (Shape::MicroTime, Token::String) => time::parse(&self.text.string()?).map(time::format_micro),
+            (Shape::MicroTime, Token::String) => time::parse_micro(&self.text.string()?).map(time::format_micro),
             (_, token) => return self.mistype("string".to_owned(), token),
         };
         Ok(read.map(Value::String).unwrap_or_else(|error: Error| {
@@ -208,8 +217,15 @@ impl<'a> Walk<'a> {
     }
 
     fn note_type(&mut self, found: &str, want: &str) {
-        let fields: Vec<&str> =
-            self.path.iter().filter_map(|s| if let Step::Field(f) = s { Some(*f) } else { None }).collect();
+        if let [Step::Field(field)] = self.path.as_slice()
+            && field.through == "TypeMeta."
+        {
+            let name = field.name;
+            self.headless.get_or_insert_with(|| {
+                format!("json: cannot unmarshal {found} into Go struct field .{name} of type {want}")
+            });
+        }
+        let fields: Vec<String> = self.path.iter().filter_map(shown).collect();
         let owner = self.structs.last().copied().unwrap_or_default();
         let fields = fields.join(".");
         self.note(format!("json: cannot unmarshal {found} into Go struct field {owner}.{fields} of type {want}"));
@@ -227,7 +243,7 @@ impl<'a> Walk<'a> {
         for step in &self.path {
             match step {
                 Step::Index(i) => path.push_str(&format!("[{i}]")),
-                Step::Field(name) => push_name(&mut path, name),
+                Step::Field(field) => push_name(&mut path, field.name),
                 Step::Key(name) => push_name(&mut path, name),
             }
         }
@@ -239,9 +255,22 @@ impl<'a> Walk<'a> {
     }
 }
 
+fn shown(step: &Step) -> Option<String> {
+    match step {
+        Step::Field(field) => Some(format!("{}{}", field.through, field.name)),
+        _ => None,
+    }
+}
+
 /// How Go prints the struct into which it reads the head of any object.
 const HEAD_TYPE: &str =
     r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
+
+fn empty(of: &'static Type) -> Value {
+    let mut map = Map::new();
+    zero::finish(&mut map, of);
+    Value::Object(map)
+}
 
 fn push_name(path: &mut String, name: &str) {
     if !path.is_empty() {

@@ -66,7 +66,9 @@ impl Writer {
             } else {
                 self.push("? ");
                 self.text(key, indent + 2);
-                self.line_end();
+                if self.column > 0 {
+                    self.line_end();
+                }
                 self.pad(indent);
                 self.push(":");
                 self.item(&fields[key], indent);

@@ -63,10 +63,10 @@ fn is_indicator(c: char, first: bool, before: char, blank_follows: bool) -> bool
 
 /// Whether the text, left bare, would be read as something other than a text.
 fn is_other_type(text: &str) -> bool {
-    const WORDS: [&str; 40] = [
+    const WORDS: [&str; 39] = [
         "", "y", "Y", "yes", "Yes", "YES", "true", "True", "TRUE", "on", "On", "ON", "n", "N", "no", "No", "NO",
         "false", "False", "FALSE", "off", "Off", "OFF", "~", "null", "Null", "NULL", ".nan", ".NaN", ".NAN", ".inf",
-        ".Inf", ".INF", "+.inf", "+.Inf", "+.INF", "-.inf", "-.Inf", "-.INF", "<<",
+        ".Inf", ".INF", "+.inf", "+.Inf", "+.INF", "-.inf", "-.Inf", "-.INF",
     ];
     match text.bytes().next() {
         None => true,
@@ -174,7 +174,7 @@ fn is_time(text: &str) -> bool {
 /// A number as Go's `%g` writes it.
 pub(super) fn number(number: &Number) -> String {
     let Some(float) = number.as_f64().filter(|_| number.is_f64()) else { return number.to_string() };
-    if float != 0.0 && (float.abs() < 1e-4 || float.abs() >= 1e21) {
+    if float != 0.0 && (float.abs() < 1e-4 || float.abs() >= 1e6) {
         let text = format!("{float:e}");
         let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
         let (sign, digits) = exponent.strip_prefix('-').map_or(('+', exponent), |digits| ('-', digits));
