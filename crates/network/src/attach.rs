@@ -62,8 +62,16 @@ pub fn loopback() -> Result<()> {
 fn make_pair(host: &Socket, attachment: &Attachment, netns: &File) -> Result<u32> {
     let outer = End { name: &attachment.host_link, mac: OUTER_MAC };
     let inner = End { name: &attachment.link, mac: attachment.inner_mac() };
-    let pair = route::new_pair(&outer, &inner, netns.as_raw_fd(), attachment.mtu);
-    host.request(vec![pair]).doing(|| format!("create link {}", attachment.host_link))?;
+    let pair = || route::new_pair(&outer, &inner, netns.as_raw_fd(), attachment.mtu);
+    let made = match host.request(vec![pair()]) {
+        // One of the same name whose namespace is still dying: it has nothing to say any more.
+        Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {
+            let stale = number(host, &attachment.host_link)?;
+            host.request(vec![route::delete_link(stale)]).and_then(|()| host.request(vec![pair()]))
+        }
+        other => other,
+    };
+    made.doing(|| format!("create link {}", attachment.host_link))?;
     number(host, &attachment.host_link)
 }
 

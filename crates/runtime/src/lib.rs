@@ -7,6 +7,7 @@
 pub mod cgroup;
 mod container;
 pub mod error;
+mod exec;
 pub mod host;
 pub mod image;
 mod link;
@@ -18,8 +19,9 @@ pub mod stdio;
 pub(crate) mod sys;
 
 pub use error::{Error, Result, StartFailure};
+pub use exec::{Attached, Exec};
 pub use host::{Config, Host};
-pub use sandbox::{Attached, ContainerState, Exec, Phase, Sandbox};
+pub use sandbox::{ContainerState, Phase, Sandbox};
 pub use shim::protocol::Exit;
 pub use spec::{
     ContainerSpec, ExecSpec, Mount, Network, PidNamespace, Propagation, Resources, Rlimit, SandboxSpec, Seccomp, Stats,

@@ -175,3 +175,17 @@ fn nothing_is_left() {
         drop((a, b));
     });
 }
+
+#[test]
+fn a_name_and_an_address_can_be_used_again_at_once() {
+    isolated("a_name_and_an_address_can_be_used_again_at_once", || {
+        run("ip link set lo up");
+        let host = host();
+        host.apply(&[]).expect("apply");
+        let former = attach(&host, "a", "10.77.0.5");
+        let latter = attach(&host, "a", "10.77.0.5");
+        latter.serve(80);
+        assert_eq!(ask("10.77.0.5:80").expect("the latter answers"), "169.254.1.1");
+        assert!(former.run("ip -o link").lines().all(|line| !line.contains("eth0")));
+    });
+}

@@ -201,3 +201,14 @@ async fn a_killed_agent_leaves_what_runs_running() {
     assert_eq!(lab.log("one"), "after\n");
     lab.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_host_s_processes_and_memory_can_be_shared() {
+    let spec = SandboxSpec { id: "pod".into(), pid: PidNamespace::Host, host_ipc: true, ..SandboxSpec::default() };
+    let Some(lab) = Lab::with(spec).await else { return };
+    let script = format!("ls -d /proc/{}; readlink /proc/self/ns/ipc; (sleep 1000 &); exit 3", std::process::id());
+    let (exit, text) = lab.run(lab.container("one", &script)).await;
+    let ipc = fs::read_link("/proc/self/ns/ipc").expect("link").display().to_string();
+    assert_eq!((exit.code, text), (3, format!("/proc/{}\n{ipc}\n", std::process::id())));
+    lab.finish().await;
+}
