@@ -1,7 +1,10 @@
 //! Strategic merge patches: merge patches that know by which key the items of a list are told apart, with
 //! directives (`$patch`, `$retainKeys`, `$deleteFromPrimitiveList`, `$setElementOrder`) for what a merge cannot say.
 
+mod diff;
 mod list;
+
+pub use diff::{diff, three_way};
 
 use serde_json::{Map, Value};
 

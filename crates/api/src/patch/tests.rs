@@ -137,6 +137,40 @@ fn merge_differences_and_three_ways() {
     assert_eq!(merge::three_way(&to, &to, &to), json!({}));
 }
 
+#[test]
+fn strategic_differences_lead_to_their_goals() {
+    let of = schema::lookup(pod().schema);
+    for (form, patch) in cases() {
+        let goal = apply(form, pod(), &base(), patch.to_string().as_bytes()).expect("applies");
+        let difference = strategic::diff(of, &base(), &goal);
+        let reached = strategic::apply(of, base(), difference.clone()).expect("applies");
+        assert_eq!(reached, goal, "{patch} -> {difference}");
+        assert_eq!(strategic::diff(of, &goal, &goal), json!({}));
+    }
+}
+
+#[test]
+fn an_apply_leaves_what_others_added() {
+    let of = schema::lookup(pod().schema);
+    let mut current = base();
+    current["spec"]["containers"][0]["terminationMessagePath"] = json!("/dev/termination-log");
+    current["spec"]["containers"].as_array_mut().expect("a list").push(json!({"name": "injected", "image": "i"}));
+    current["metadata"]["finalizers"].as_array_mut().expect("a list").push(json!("others/f"));
+    let mut modified = base();
+    modified["spec"]["containers"].as_array_mut().expect("a list").remove(1);
+    modified["metadata"]["finalizers"] = json!(["x/a", "x/new"]);
+    modified["metadata"]["labels"] = json!({"a": "9"});
+    let patch = strategic::three_way(of, &base(), &modified, &current);
+    let reached = strategic::apply(of, current, patch).expect("applies");
+    let names: Vec<_> = reached["spec"]["containers"].as_array().expect("a list").iter().map(|c| &c["name"]).collect();
+    assert_eq!(names, ["a", "c", "injected"]);
+    assert_eq!(reached["spec"]["containers"][0]["terminationMessagePath"], "/dev/termination-log");
+    assert_eq!(reached["metadata"]["labels"], json!({"a": "9"}));
+    let mut finalizers: Vec<_> = reached["metadata"]["finalizers"].as_array().expect("a list").clone();
+    finalizers.sort_by_key(Value::to_string);
+    assert_eq!(Value::from(finalizers), json!(["others/f", "x/a", "x/new"]));
+}
+
 fn documents() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -170,7 +204,9 @@ fn documents() -> impl Strategy<Value = Value> {
 proptest! {
     #[test]
     fn strategic_merges_never_panic(current in documents(), patch in documents()) {
-        drop(strategic::apply(schema::lookup(pod().schema), current, patch));
+        let of = schema::lookup(pod().schema);
+        drop(strategic::three_way(of, &current, &patch, &current));
+        drop(strategic::apply(of, current, patch));
     }
 
     #[test]
