@@ -49,8 +49,10 @@ pub fn perform(host: &Socket, attachment: &Attachment) -> Result<()> {
     let own = File::open("/proc/thread-self/ns/net").doing(|| "open the own network namespace".into())?;
     let outer = make_pair(host, attachment, &own)?;
     let inside = Socket::route().doing(|| "open a netlink socket".into())?;
-    set_up_inside(&inside, attachment)?;
-    set_up_outside(host, attachment, outer)
+    let inner = set_up_inside(&inside, attachment)?;
+    set_up_outside(host, attachment, outer)?;
+    notice(host, outer)?;
+    notice(&inside, inner)
 }
 
 /// Brings loopback up in the caller's network namespace, all that an isolated one needs.
@@ -80,7 +82,7 @@ fn number(socket: &Socket, name: &str) -> Result<u32> {
     Ok(route::link_index(&found))
 }
 
-fn set_up_inside(inside: &Socket, attachment: &Attachment) -> Result<()> {
+fn set_up_inside(inside: &Socket, attachment: &Attachment) -> Result<u32> {
     let index = number(inside, &attachment.link)?;
     // Without IPv6 in the kernel the family is refused; then there is nothing to keep quiet.
     inside
@@ -95,7 +97,8 @@ fn set_up_inside(inside: &Socket, attachment: &Attachment) -> Result<()> {
         route::direct_route(index, attachment.gateway, None),
         route::default_route(index, attachment.gateway),
     ];
-    inside.request(steps).doing(|| format!("set up {} inside", attachment.link))
+    inside.request(steps).doing(|| format!("set up {} inside", attachment.link))?;
+    Ok(index)
 }
 
 fn set_up_outside(host: &Socket, attachment: &Attachment, index: u32) -> Result<()> {
@@ -119,9 +122,13 @@ fn set_up_outside(host: &Socket, attachment: &Attachment, index: u32) -> Result<
     host.request(vec![route::direct_route(index, attachment.address, Some(source))])
         // The machine may have changed its address since; any source is better than no route.
         .or_else(|_| host.request(vec![route::direct_route(index, attachment.address, None)]))
-        .doing(|| format!("route {} to {}", attachment.address, attachment.host_link))?;
-    // Asking makes the kernel notice at once that both ends are up; otherwise a worker does so up to a second later, and drops until then.
-    host.query(route::link_numbered(index)).doing(|| format!("look at {}", attachment.host_link))?;
+        .doing(|| format!("route {} to {}", attachment.address, attachment.host_link))
+}
+
+/// Asking makes the kernel notice at once that both ends are up; otherwise a worker does so up to a second later, and what that end sends
+/// until then is lost. Either end needs it: one answers the other.
+fn notice(socket: &Socket, index: u32) -> Result<()> {
+    socket.query(route::link_numbered(index)).doing(|| format!("look at link {index}"))?;
     Ok(())
 }
 
