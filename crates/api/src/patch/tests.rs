@@ -201,6 +201,19 @@ fn documents() -> impl Strategy<Value = Value> {
     })
 }
 
+/// The reference's own result: the order is what upstream's reuse of a list makes of it.
+#[test]
+fn new_items_take_the_places_of_deleted_ones() {
+    let named = |names: &[&str]| names.iter().map(|n| json!({"name": n})).collect::<Vec<_>>();
+    let current = json!({"spec": {"containers": named(&["e", "b", "d"])}});
+    let patch = json!({"spec": {
+        "$setElementOrder/containers": named(&["a", "c"]),
+        "containers": [{"name": "a"}, {"name": "e", "$patch": "delete"}, {"name": "c"}],
+    }});
+    let patched = strategic::apply(schema::lookup(pod().schema), current, patch).expect("good");
+    assert_eq!(patched["spec"]["containers"], Value::Array(named(&["b", "d", "a", "c"])));
+}
+
 proptest! {
     #[test]
     fn strategic_merges_never_panic(current in documents(), patch in documents()) {

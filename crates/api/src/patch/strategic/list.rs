@@ -2,6 +2,7 @@
 //! upstream's: the patch's items in the patch's order, the others where they were among them.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use serde_json::{Map, Value};
 
@@ -24,8 +25,12 @@ pub(super) fn merge(
     let key = key.ok_or_else(|| bad(format!("cannot merge lists without merge key for {field}")))?;
     let is_replacing = patch.iter().any(is_replacement);
     let (server, patch) = if is_replacing { (Vec::new(), without_directives(patch)) } else { (before, patch) };
+    let had = server.len();
     let (server, patch) = delete_marked(server, patch, key)?;
-    let places = positions(&server, key)?;
+    let mut places = positions(&server, key)?;
+    if order.is_some() {
+        fill_gaps(&mut places, &patch, key, server.len()..had)?;
+    }
     let patch_order: Vec<Value> = patch.iter().map(reference(key)).collect();
     let merged = merge_items(place, key, server, patch)?;
     arrange(merged, key, order.unwrap_or(&patch_order), &places)
@@ -59,6 +64,15 @@ fn delete_marked(server: Vec<Value>, patch: Vec<Value>, key: &str) -> Result<(Ve
         }
     }
     Ok((left, kept))
+}
+
+/// Upstream reuses the list's memory: as many new items as were deleted count as having stood at the server's end, which
+/// shows in the order of the result.
+fn fill_gaps(places: &mut HashMap<String, usize>, patch: &[Value], key: &str, gaps: Range<usize>) -> Result<(), Error> {
+    let ids = patch.iter().map(|item| key_of(item, key)).collect::<Result<Vec<_>, _>>()?;
+    let new: Vec<String> = ids.into_iter().filter(|id| !places.contains_key(id)).collect();
+    places.extend(new.into_iter().zip(gaps));
+    Ok(())
 }
 
 fn merge_items(place: Place, key: &str, server: Vec<Value>, patch: Vec<Value>) -> Result<Vec<Value>, Error> {
