@@ -22,6 +22,7 @@ pub use error::{Error, Result, StartFailure};
 pub use exec::{Attached, Exec};
 pub use host::{Config, Host};
 pub use sandbox::{ContainerState, Phase, Sandbox};
+pub use shim::log::{FILES as LOG_FILES, numbered as older_log};
 pub use shim::protocol::Exit;
 pub use spec::{
     ContainerSpec, ExecSpec, Mount, Network, PidNamespace, Propagation, Resources, Rlimit, SandboxSpec, Seccomp, Stats,

@@ -119,7 +119,8 @@ impl Log {
     }
 }
 
-fn numbered(path: &Path, number: usize) -> PathBuf {
+/// An older file of a log: 1 is the youngest, [`FILES`]` - 1` the oldest.
+pub fn numbered(path: &Path, number: usize) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{number}"));
     name.into()

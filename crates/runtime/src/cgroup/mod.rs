@@ -86,8 +86,9 @@ impl Cgroups {
         let layout = Layout::detect(root);
         let device_program = if layout.has_device_list() { None } else { devices::load().ok() };
         let cgroups = Cgroups { layout, base: base.to_owned(), device_program };
-        cgroups.enable(Path::new(""));
         cgroups.make(Path::new(base))?;
+        cgroups.evacuate();
+        cgroups.enable(Path::new(""));
         cgroups.enable(Path::new(base));
         cgroups.make(&Path::new(base).join(SHIMS))?;
         Ok(cgroups)
@@ -168,6 +169,24 @@ impl Cgroups {
             }
         }
         Ok(())
+    }
+
+    /// Where the top of the tree is really some container's group, processes in it forbid handing controllers down: they move below. The
+    /// true top has no type, and none of its processes is touched.
+    fn evacuate(&self) {
+        let Layout::Unified(root) = &self.layout else { return };
+        if !root.join("cgroup.type").exists() {
+            return;
+        }
+        let refuge = root.join(&self.base).join(AGENT);
+        if let Err(error) = fs::create_dir(&refuge) {
+            tracing::debug!(%error, "no refuge made");
+        }
+        for pid in fs::read_to_string(root.join("cgroup.procs")).unwrap_or_default().lines() {
+            if let Err(error) = fs::write(refuge.join("cgroup.procs"), pid) {
+                tracing::debug!(%error, pid, "a process stays where it is");
+            }
+        }
     }
 
     /// Hands controllers down. One that is missing or taken shows when its limit cannot be set.
@@ -260,6 +279,7 @@ impl Cgroups {
 }
 
 const SHIMS: &str = "shims";
+const AGENT: &str = "agent";
 const REMOVE_TRIES: u32 = 200;
 
 /// The kernel lets go of a group a moment after the last process was reaped, and tells nobody on version 1: hence short waits.
@@ -339,6 +359,19 @@ mod tests {
         assert!(cgroup.namespaced && cgroup.tasks.is_empty());
         assert!(root.path().join("base/shims").is_dir());
         assert_eq!(cgroups.shim_joins(), [root.path().join("base/shims/cgroup.procs")]);
+    }
+
+    #[test]
+    fn processes_make_room_at_the_top_of_a_delegated_tree() {
+        let root = tempfile::tempdir().expect("tempdir");
+        for (name, text) in [("cgroup.controllers", "cpu"), ("cgroup.type", "domain"), ("cgroup.procs", "17\n")] {
+            fs::write(root.path().join(name), text).expect("write");
+        }
+        Cgroups::open(root.path(), "base").expect("open");
+        assert_eq!(fs::read_to_string(root.path().join("base/agent/cgroup.procs")).expect("moved"), "17");
+        fs::remove_file(root.path().join("cgroup.type")).expect("remove");
+        Cgroups::open(root.path(), "other").expect("open");
+        assert!(!root.path().join("other/agent").exists());
     }
 
     #[test]
