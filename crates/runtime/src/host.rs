@@ -146,15 +146,31 @@ impl Host {
     }
 
     async fn adopt_one(self: &Arc<Host>, spec: SandboxSpec) -> Result<Arc<Sandbox>> {
-        match Link::connect(&spec.id, &self.state_dir(&spec.id)) {
-            Ok(socket) => Sandbox::adopt(self, spec, socket).await,
+        let socket = match Link::connect(&spec.id, &self.state_dir(&spec.id)) {
+            Ok(socket) => socket,
             Err(error) => {
                 tracing::debug!(%error, id = spec.id, "a sandbox is dead");
-                // Its processes ended with it; should one have got away, it ends now.
-                self.cgroups.kill(&spec.id, None);
-                Ok(Sandbox::dead(self, spec))
+                return Ok(self.bury(spec));
+            }
+        };
+        let shim = rustix::net::sockopt::socket_peercred(&socket);
+        match Sandbox::adopt(self, spec.clone(), socket).await {
+            Ok(sandbox) => Ok(sandbox),
+            Err(error) => {
+                tracing::warn!(%error, id = spec.id, "a shim does not answer, it is killed");
+                if let Ok(credentials) = shim {
+                    // It may have ended in the meantime.
+                    rustix::process::kill_process(credentials.pid, rustix::process::Signal::KILL).unwrap_or_default();
+                }
+                Ok(self.bury(spec))
             }
         }
+    }
+
+    /// Its processes ended with it; should one have got away, it ends now.
+    fn bury(self: &Arc<Host>, spec: SandboxSpec) -> Arc<Sandbox> {
+        self.cgroups.kill(&spec.id, None);
+        Sandbox::dead(self, spec)
     }
 
     /// Takes the cgroup subtree and the directories `sandboxes` and `state` away. All sandboxes must have been removed.

@@ -46,8 +46,8 @@ enum Source {
     Start(String),
     ExtraStart(u64),
     Output(String, usize),
-    /// Of a container's output, by position.
-    Client(String, usize, usize),
+    /// Of a container's output.
+    Client(String, usize, u64),
 }
 
 impl Shim {
@@ -102,9 +102,9 @@ impl Shim {
                 if let Some(fd) = output.readable() {
                     sources.push((Source::Output(id.clone(), number), fd.as_fd(), PollFlags::IN));
                 }
-                for (position, (fd, is_behind)) in output.sinks().enumerate() {
+                for (client, fd, is_behind) in output.sinks() {
                     let flags = if is_behind { PollFlags::OUT } else { PollFlags::empty() };
-                    sources.push((Source::Client(id.clone(), number, position), fd.as_fd(), flags));
+                    sources.push((Source::Client(id.clone(), number, client), fd.as_fd(), flags));
                 }
             }
         }
@@ -130,7 +130,7 @@ impl Shim {
             Source::Start(id) => self.advance_container(&id),
             Source::ExtraStart(id) => self.advance_extra(id),
             Source::Output(id, number) => self.pump(&id, number),
-            Source::Client(id, number, position) => self.attend(&id, number, position, flags),
+            Source::Client(id, number, client) => self.attend(&id, number, client, flags),
         }
     }
 
@@ -188,14 +188,12 @@ impl Shim {
         output.pump(&mut container.log, &mut self.buffer);
     }
 
-    fn attend(&mut self, id: &str, number: usize, position: usize, flags: PollFlags) {
+    fn attend(&mut self, id: &str, number: usize, client: u64, flags: PollFlags) {
         let Some(output) = self.containers.get_mut(id).and_then(|container| container.outputs.get_mut(number)) else {
             return;
         };
         if flags.contains(PollFlags::ERR) {
-            let mut gone = vec![false; position + 1];
-            gone[position] = true;
-            output.forget_gone(&gone);
+            output.forget(client);
         } else {
             output.catch_up();
         }

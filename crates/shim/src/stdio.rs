@@ -21,11 +21,13 @@ pub(crate) struct Output {
     pub(crate) source: Option<OwnedFd>,
     stream: Stream,
     clients: Vec<Client>,
+    next_client: u64,
 }
 
 /// Who joined a stream. While one is behind, the stream is not read: the process waits for its reader, as on any pipe.
 #[derive(Debug)]
 struct Client {
+    id: u64,
     sink: OwnedFd,
     pending: VecDeque<u8>,
 }
@@ -45,7 +47,7 @@ impl Output {
         set_nonblocking(&source)?;
         // A fuller pipe means fewer turns between writer and reader. A terminal is no pipe, and has no such size.
         rustix::pipe::fcntl_setpipe_size(&source, READ_BYTES).unwrap_or_default();
-        Ok(Output { source: Some(source), stream: Stream::new(name), clients: Vec::new() })
+        Ok(Output { source: Some(source), stream: Stream::new(name), clients: Vec::new(), next_client: 0 })
     }
 
     /// A new client's end.
@@ -53,7 +55,8 @@ impl Output {
         let (theirs, ours) = pipe()?;
         set_nonblocking(&ours)?;
         if self.source.is_some() {
-            self.clients.push(Client { sink: ours, pending: VecDeque::new() });
+            self.clients.push(Client { id: self.next_client, sink: ours, pending: VecDeque::new() });
+            self.next_client += 1;
         }
         Ok(theirs)
     }
@@ -64,8 +67,8 @@ impl Output {
     }
 
     /// What to wait for: the clients that are behind, and those that may leave.
-    pub(crate) fn sinks(&self) -> impl Iterator<Item = (&OwnedFd, bool)> {
-        self.clients.iter().map(|client| (&client.sink, !client.pending.is_empty()))
+    pub(crate) fn sinks(&self) -> impl Iterator<Item = (u64, &OwnedFd, bool)> {
+        self.clients.iter().map(|client| (client.id, &client.sink, !client.pending.is_empty()))
     }
 
     /// Moves what is there, once. True if there may be more at once.
@@ -122,9 +125,8 @@ impl Output {
     }
 
     /// A client closed its end.
-    pub(crate) fn forget_gone(&mut self, gone: &[bool]) {
-        let mut gone = gone.iter();
-        self.clients.retain(|_| !gone.next().copied().unwrap_or(false));
+    pub(crate) fn forget(&mut self, id: u64) {
+        self.clients.retain(|client| client.id != id);
     }
 }
 
