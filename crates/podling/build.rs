@@ -12,10 +12,22 @@ fn main() {
     for source in ["crates/shim", "crates/network", "Cargo.lock", "Cargo.toml"] {
         println!("cargo::rerun-if-changed={}", workspace.join(source).display());
     }
+    println!("cargo::rustc-env=PODLING_COMMIT={}", commit(&workspace));
     let target = std::env::var("TARGET").expect("cargo names the target");
     let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo gives a directory")).join("shim");
     build(&workspace, &target, &out);
     println!("cargo::rustc-env=PODLING_SHIM={}", out.join(target).join("shim/podling-shim").display());
+}
+
+/// The commit that is checked out.
+fn commit(workspace: &Path) -> String {
+    for watched in [".git/HEAD", ".git/logs/HEAD"] {
+        println!("cargo::rerun-if-changed={}", workspace.join(watched).display());
+    }
+    let git = Command::new("git").args(["rev-parse", "--short=12", "HEAD"]).current_dir(workspace).output();
+    let text =
+        git.ok().filter(|output| output.status.success()).and_then(|output| String::from_utf8(output.stdout).ok());
+    text.map_or_else(|| "unknown".to_owned(), |text| text.trim().to_owned())
 }
 
 fn build(workspace: &Path, target: &str, out: &Path) {

@@ -95,6 +95,19 @@ impl Kubeconfig {
         Ok(Access { server: server.to_owned(), trust, namespace: namespace.to_owned(), context: name.to_owned() })
     }
 
+    /// The same content for another file.
+    #[must_use]
+    pub fn at(mut self, path: PathBuf) -> Self {
+        self.path = path;
+        self
+    }
+
+    /// PEM of the authority of the cluster of this name.
+    pub fn authority(&self, name: &str) -> Option<String> {
+        let entry = self.find("clusters", name)?;
+        self.material(&entry["cluster"], "certificate-authority").ok().flatten()
+    }
+
     /// Adds an entry, or replaces the one of its name, and makes it current.
     pub fn set(&mut self, entry: &Entry<'_>) {
         let encode = |text: &str| STANDARD.encode(text);

@@ -105,7 +105,7 @@ pub fn score(wants: &Wants, node: &Node) -> u64 {
         let amount = |map: &Amounts| map.get(resource).copied().unwrap_or(0);
         let all = amount(&node.allocatable);
         let used = amount(&node.requested) + amount(&wants.requests);
-        if all == 0 { 0 } else { all.saturating_sub(used).saturating_mul(1000) / all }
+        all.saturating_sub(used).saturating_mul(1000).checked_div(all).unwrap_or(0)
     };
     u64::midpoint(left("cpu"), left("memory"))
 }

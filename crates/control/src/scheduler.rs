@@ -93,11 +93,8 @@ impl Scheduler {
             self.forget(&Key::of(pod));
         }
         match node {
-            _ if is_gone || is_finished => {
-                if self.snapshot.release(uid) {
-                    self.retry_stuck();
-                }
-            }
+            _ if (is_gone || is_finished) && self.snapshot.release(uid) => self.retry_stuck(),
+            _ if is_gone || is_finished => {}
             Some(node) => self.snapshot.place(uid, node, fit::wants(pod)),
             None if is_ours(pod) => self.wait(pod.clone()),
             None => {}
@@ -173,8 +170,8 @@ impl Scheduler {
 
     /// Says in the pod's condition why it waits.
     async fn report(&self, key: &Key, pod: &Value, why: &str) -> Result<(), client::Error> {
-        let conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
-        let old = conditions.filter(|condition| condition["type"] == "PodScheduled").next_back();
+        let mut conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
+        let old = conditions.rfind(|condition| condition["type"] == "PodScheduled");
         if old.is_some_and(|old| old["status"] == "False" && old["message"] == why) {
             return Ok(());
         }

@@ -1,1 +1,82 @@
-fn main() {}
+//! `podling`: reads the command line and hands on to what does the work.
+
+mod cluster;
+mod detach;
+mod door;
+mod down;
+mod image;
+mod kubia;
+mod signals;
+mod status;
+mod up;
+mod version;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::{Parser, Subcommand};
+
+/// Pods on this machine: a Kubernetes API, a runtime, a network and a store in one program.
+#[derive(Parser)]
+#[command(name = "podling", version = version::TEXT, max_term_width = 120)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start a cluster on this machine, or resume it
+    Up(up::Options),
+    /// Tell whether the cluster runs and how it is
+    Status(cluster::Place),
+    /// End the cluster and its pods; what the API knows is kept
+    Down(down::Options),
+    /// Work with the images on this machine
+    Image(image::Options),
+    /// Print the version
+    Version,
+    /// The server of the demonstration's image
+    #[command(hide = true)]
+    Kubia,
+    #[command(flatten)]
+    Client(cli::Command),
+}
+
+fn main() -> ExitCode {
+    let begun = Instant::now();
+    // Inside the demonstration's image the program is called by the name of its server.
+    if std::env::args_os().next().is_some_and(|name| name.to_string_lossy().ends_with("/kubia")) {
+        return finish(kubia::run().map(|()| ExitCode::SUCCESS));
+    }
+    let result = match Arguments::parse().command {
+        Command::Up(options) if options.detach => detach::run(),
+        Command::Up(options) => up::run(options, begun),
+        Command::Status(place) => return finish(status::run(&place)),
+        Command::Down(options) => down::run(&options),
+        Command::Image(options) => image::run(options),
+        Command::Version => version::print(),
+        Command::Kubia => kubia::run(),
+        Command::Client(command) => return cli::run(command),
+    };
+    finish(result.map(|()| ExitCode::SUCCESS))
+}
+
+/// Prints an error with its causes, once.
+#[expect(clippy::print_stderr, reason = "this is where errors meet people")]
+fn finish(result: anyhow::Result<impl Into<ExitCode>>) -> ExitCode {
+    match result {
+        Ok(code) => code.into(),
+        Err(error) => {
+            let mut text = String::new();
+            for cause in error.chain().map(ToString::to_string) {
+                if !text.ends_with(&cause) {
+                    text.push_str(if text.is_empty() { "" } else { ": " });
+                    text.push_str(&cause);
+                }
+            }
+            eprintln!("error: {text}");
+            ExitCode::FAILURE
+        }
+    }
+}

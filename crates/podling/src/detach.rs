@@ -1,0 +1,100 @@
+//! `podling up --detach`: starts the same command again without a terminal, and waits until its node is ready.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, IsTerminal, Write};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use clap::Parser;
+
+use crate::up;
+
+/// The node must be ready within this time.
+const DEADLINE: Duration = Duration::from_secs(60);
+/// Progress is shown for whatever takes longer.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Verb,
+}
+
+#[derive(clap::Subcommand)]
+enum Verb {
+    Up(up::Options),
+}
+
+/// Starts the cluster in the background.
+#[expect(clippy::print_stdout, reason = "the command's answer")]
+pub(crate) fn run() -> anyhow::Result<()> {
+    let Verb::Up(options) = Arguments::parse().command;
+    options.place.make()?;
+    let log = options.place.file("podling.log");
+    let file =
+        File::options().create(true).append(true).open(&log).with_context(|| format!("opening {}", log.display()))?;
+    let length = file.metadata()?.len();
+    let arguments = std::env::args_os().skip(1).filter(|argument| argument != "--detach");
+    let mut child = Command::new(std::env::current_exe().context("finding this program")?)
+        .args(arguments)
+        .arg("--detached")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(file)
+        .spawn()
+        .context("starting in the background")?;
+    match ready_line(&mut child)? {
+        Some(line) => {
+            println!("{line}");
+            Ok(())
+        }
+        None => {
+            let status = child.wait().context("waiting for the background process")?;
+            let text = std::fs::read(&log).unwrap_or_default();
+            let own = text.get(usize::try_from(length).unwrap_or(0)..).unwrap_or_default();
+            let own = String::from_utf8_lossy(own);
+            let last = own.lines().next_back().unwrap_or_default().trim_start_matches("error: ").to_owned();
+            bail!("{} (see {})", if last.is_empty() { status.to_string() } else { last }, log.display())
+        }
+    }
+}
+
+/// The line that tells that the node is ready; `None` if the process ended without it.
+fn ready_line(child: &mut Child) -> anyhow::Result<Option<String>> {
+    let stdout = child.stdout.take().context("the background process has no output")?;
+    let (sender, lines) = mpsc::channel();
+    std::thread::spawn(move || {
+        let line = BufReader::new(stdout).lines().next();
+        // A parent that has given up needs no line.
+        drop(sender.send(line));
+    });
+    let begun = Instant::now();
+    loop {
+        match lines.recv_timeout(PATIENCE) {
+            Ok(line) => {
+                clear_progress();
+                return Ok(line.transpose()?);
+            }
+            Err(_) if begun.elapsed() > DEADLINE => bail!("the node is not ready after {} s", DEADLINE.as_secs()),
+            Err(_) => show_progress(begun),
+        }
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "progress for people")]
+fn show_progress(begun: Instant) {
+    if std::io::stderr().is_terminal() {
+        eprint!("\rstarting … {} s", begun.elapsed().as_secs());
+        // Progress that cannot be shown is not missed.
+        drop(std::io::stderr().flush());
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "progress for people")]
+fn clear_progress() {
+    if std::io::stderr().is_terminal() {
+        eprint!("\r\x1b[K");
+    }
+}

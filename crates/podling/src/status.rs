@@ -1,0 +1,60 @@
+//! `podling status`.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use client::kubeconfig::Kubeconfig;
+use client::transport::Remote;
+use client::{Client, resource};
+
+use crate::cluster::{Facts, Place};
+
+/// A cluster that runs answers within this time.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// Prints how the cluster is. The exit code is 0 if it runs and its node is ready, else 1.
+#[expect(clippy::print_stdout, reason = "the command's answer")]
+pub(crate) fn run(place: &Place) -> anyhow::Result<ExitCode> {
+    let facts = place.existing()?;
+    let directory = place.data_dir.display();
+    let Some(pid) = place.process() else {
+        println!("cluster {} in {directory} does not run", facts.id);
+        return Ok(ExitCode::FAILURE);
+    };
+    println!("cluster   {} in {directory}, process {pid}", facts.id);
+    println!("api       https://{}", facts.listen);
+    println!("pods      {}", facts.pod_cidr);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let asked = runtime.block_on(async { tokio::time::timeout(DEADLINE, ask(place, &facts)).await });
+    match asked {
+        Ok(Ok((ready, phases))) => {
+            println!("node      {} is {}", facts.node_name, if ready { "Ready" } else { "NotReady" });
+            let counts: Vec<String> = phases.iter().map(|(phase, count)| format!("{count} {phase}")).collect();
+            println!("running   {}", if counts.is_empty() { "no pods".to_owned() } else { counts.join(", ") });
+            Ok(if ready { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Ok(Err(error)) => {
+            println!("node      unknown: {error}");
+            Ok(ExitCode::FAILURE)
+        }
+        Err(_) => {
+            println!("node      unknown: the API does not answer within {} s", DEADLINE.as_secs());
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+async fn ask(place: &Place, facts: &Facts) -> anyhow::Result<(bool, BTreeMap<String, usize>)> {
+    let access = Kubeconfig::read(&place.file("kubeconfig"))?.access(None)?;
+    let client = Client::new(Arc::new(Remote::new(&access.server, &access.trust)?), "podling");
+    let node = client.get(&resource::NODES.object(None, &facts.node_name)).await?;
+    let conditions = node["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    let is_ready = conditions.iter().any(|condition| condition["type"] == "Ready" && condition["status"] == "True");
+    let mut phases = BTreeMap::new();
+    for pod in client.list(&resource::PODS.collection(None), &[]).await?.items {
+        *phases.entry(pod["status"]["phase"].as_str().unwrap_or("Unknown").to_owned()).or_default() += 1;
+    }
+    Ok((is_ready, phases))
+}
