@@ -54,6 +54,7 @@ fn whole_number(number: Number) -> Number {
 mod tests {
     use super::decode;
     use expect_test::{Expect, expect};
+    use std::path::{Path, PathBuf};
 
     fn check(text: &str, want: &Expect) {
         let shown = match decode(text) {
@@ -100,6 +101,30 @@ mod tests {
         back[0]["floats"] = data["floats"].clone();
         assert_eq!(back, [data]);
         assert_eq!((super::encode(&serde_json::json!({})), super::encode(&"a".into())), ("{}\n".into(), "a\n".into()));
+    }
+
+    /// The published files of the API hold each object as JSON and as the YAML that the reference writes.
+    #[test]
+    fn agrees_with_the_published_files() {
+        let modules = std::env::var_os("GOMODCACHE").map(PathBuf::from);
+        let modules = modules.or_else(|| std::env::home_dir().map(|home| home.join("go/pkg/mod"))).unwrap_or_default();
+        let Ok(folder) = modules.join("k8s.io/api@v0.37.2/testdata/HEAD").read_dir() else {
+            println!("SKIPPED: the Go module k8s.io/api v0.37.2 is not on this machine");
+            return;
+        };
+        let files = folder.map(|entry| entry.expect("readable").path());
+        let mut checked = 0;
+        for file in files.filter(|path| path.extension().is_some_and(|e| e == "json")) {
+            let read = |path: &Path| std::fs::read_to_string(path).expect("readable");
+            let object: serde_json::Value = serde_json::from_str(&read(&file)).expect("JSON");
+            let yaml = read(&file.with_extension("yaml"));
+            for (ours, theirs) in super::encode(&object).lines().zip(yaml.lines()) {
+                assert_eq!(ours, theirs, "{}", file.display());
+            }
+            assert_eq!(decode(&yaml), Ok(vec![object]), "{}", file.display());
+            checked += 1;
+        }
+        assert!(checked > 100, "only {checked} files");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::{decode, decode_type, envelope};
-use crate::codec::json::{Policy, decode as decode_json};
+use crate::codec::json::{Policy, decode as decode_json, decode_type as decode_json_type};
 use crate::kind::{self, Kind};
 use crate::schema;
 
@@ -91,6 +91,34 @@ fn agrees_with_the_published_round_trip_files() {
         checked += 1;
     }
     assert!(checked > 15, "only {checked} kinds have files");
+}
+
+/// The same for types that are not served yet, such as Deployments.
+#[test]
+fn agrees_with_the_published_files_of_other_types() {
+    let Some(folder) = published() else {
+        println!("SKIPPED: the Go module k8s.io/api v0.37.2 is not on this machine");
+        return;
+    };
+    let mut checked = 0;
+    for of in schema::all() {
+        let Some(name) = of.name.strip_prefix("io.k8s.api.") else { continue };
+        let (package, rest) = name.split_once('.').expect("a group and more");
+        let domains = ["", ".k8s.io", ".authorization.k8s.io"];
+        let paths = domains.map(|domain| folder.join(format!("{package}{domain}.{rest}.json")));
+        let Some(file) = paths.iter().find(|path| path.is_file()) else { continue };
+        let text = std::fs::read(file).expect("readable");
+        let mut want: Value = serde_json::from_slice(&text).expect("JSON");
+        let from_json = decode_json_type(of, &text, Policy::Strict).expect("strictly good").value;
+        compare(&want, &from_json, of.name);
+        let raw = std::fs::read(file.with_extension("pb")).expect("beside it");
+        let opened = envelope(&raw).expect("an envelope");
+        // The type stands in the envelope alone.
+        want.as_object_mut().expect("an object").retain(|name, _| name != "kind" && name != "apiVersion");
+        compare(&want, &decode_type(of, opened.raw).expect("protobuf"), of.name);
+        checked += 1;
+    }
+    assert!(checked > 50, "only {checked} types have files");
 }
 
 fn compare(want: &Value, found: &Value, place: &str) {
