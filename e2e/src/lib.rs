@@ -1,1 +1,3 @@
 //! The real binary with real clients.
+
+pub mod oracle;

@@ -96,7 +96,7 @@ pub(crate) fn impersonated(user: User, headers: &HeaderMap) -> Result<User, Stat
         return if groups.is_empty() && !extra && text("impersonate-uid").is_none() {
             Ok(user)
         } else {
-            Err(Status::internal("requested impersonation without a user"))
+            Err(Status::bad_request("impersonation was requested without a user name"))
         };
     };
     if !user.is_in(MASTERS) {
@@ -131,8 +131,7 @@ pub(crate) fn forbidden(user: &User, action: &Action, reason: &str) -> Status {
         text.push_str(": ");
         text.push_str(reason);
     }
-    let resource = action.resource_text();
-    Status::forbidden(status::Resource { group: &action.group, name: &resource }, &action.name, &text)
+    Status::forbidden(status::Resource { group: &action.group, name: &action.resource }, &action.name, &text)
 }
 
 /// Refuses what the caller may not.

@@ -6,7 +6,7 @@ use api::field::{FieldError, Path};
 use api::kind::{self, Kind};
 use api::patch::{self, Form};
 use api::schema;
-use api::status::{Resource, Status};
+use api::status::{Details, Resource, Status};
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
@@ -91,7 +91,8 @@ impl Patch {
     pub(crate) async fn read(call: &mut Call) -> Result<Self, Status> {
         let form = Form::from_media_type(&call.content_type()).filter(|form| FORMS.contains(form));
         let Some(form) = form else {
-            return Err(Status::unsupported_media_type(&FORMS.map(Form::media_type)));
+            let status = Status::unsupported_media_type(&FORMS.map(Form::media_type));
+            return Err(status.with_details(Details::default()));
         };
         Ok(Self { form, bytes: call.body().await? })
     }
@@ -104,18 +105,38 @@ impl Patch {
         policy: Policy,
         target: &Target,
     ) -> Result<(Value, Vec<String>), Status> {
-        let patched = patch::apply(self.form, kind, old, &self.bytes).map_err(error::of_api)?;
+        let patched = patch::apply(self.form, kind, old, &self.bytes).map_err(|error| match error {
+            api::Error::Unprocessable(message) => Status::unprocessable(message).with_details(Details::default()),
+            error => error::of_api(error),
+        })?;
         let Decoded { value, warnings } = json::normalize(kind, &patched, policy).map_err(|error| match error {
-            api::Error::Strict(_) => refusal(&self.text(), &error),
-            api::Error::Malformed(_) => refusal(&patched.to_string(), &error),
+            api::Error::Strict(_) | api::Error::Malformed(_) => refusal(&self.shown(&patched), &error),
             error => error::of_api(error),
         })?;
         check_head(&value, old, target)?;
         Ok((value, warnings))
     }
 
-    fn text(&self) -> String {
-        String::from_utf8_lossy(&self.bytes).into_owned()
+    /// What a refusal shows: what came of the patch, or for a strategic one the patch itself.
+    fn shown(&self, patched: &Value) -> String {
+        match self.form {
+            Form::Strategic => go(&json::parse(&self.bytes).unwrap_or_default()),
+            _ => patched.to_string(),
+        }
+    }
+}
+
+/// A tree as Go prints it.
+fn go(value: &Value) -> String {
+    match value {
+        Value::Object(fields) => {
+            let fields: Vec<_> = fields.iter().map(|(name, value)| format!("{name}:{}", go(value))).collect();
+            format!("map[{}]", fields.join(" "))
+        }
+        Value::Array(items) => format!("[{}]", items.iter().map(go).collect::<Vec<_>>().join(" ")),
+        Value::String(text) => text.clone(),
+        Value::Null => "<nil>".to_owned(),
+        other => other.to_string(),
     }
 }
 
@@ -132,5 +153,7 @@ fn check_head(new: &Value, old: &Value, target: &Target) -> Result<(), Status> {
     }
     let kind = target.resource.kind.kind;
     let found = new.get("kind").and_then(Value::as_str).unwrap_or_default();
-    Err(Status::bad_request(format!("{found} in the patched object is not the {kind} of the request, or not of its version")))
+    Err(Status::bad_request(format!(
+        "{found} in the patched object is not the {kind} of the request, or not of its version"
+    )))
 }

@@ -72,11 +72,7 @@ impl Documents {
         } else {
             negotiate::plain(headers)?;
         }
-        Ok(self.plain.get(path).map(|document| {
-            let mut response = render::json(StatusCode::OK, document.bytes.clone());
-            response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
-            response
-        }))
+        Ok(self.plain.get(path).map(|document| render::json(StatusCode::OK, document.bytes.clone())))
     }
 }
 
@@ -144,7 +140,13 @@ fn words(verbs: &[Verb]) -> Vec<&'static str> {
 fn resources(group: &str, version: &str) -> Value {
     let list: Vec<_> =
         kinds(group, version).flat_map(|kind| std::iter::once(resource(kind)).chain(parts(kind))).collect();
-    json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": kind::api_version(group, version), "resources": list})
+    let mut tree =
+        json!({"kind": "APIResourceList", "groupVersion": kind::api_version(group, version), "resources": list});
+    // Upstream's core list says no version of itself, and clients are used to it.
+    if !group.is_empty() {
+        tree["apiVersion"] = "v1".into();
+    }
+    tree
 }
 
 fn resource(kind: &Kind) -> Value {
@@ -189,7 +191,12 @@ fn aggregated(core: bool) -> Value {
 }
 
 fn aggregated_resource(kind: &'static Kind) -> Value {
-    let type_of = |group, version, kind| json!({"group": group, "version": version, "kind": kind});
+    // A group and version that go without saying are left empty.
+    let type_of = |group: &str, version: &str, name: &str| {
+        let own = (group, version) == (kind.group, kind.version);
+        let (group, version) = if own { ("", "") } else { (group, version) };
+        json!({"group": group, "version": version, "kind": name})
+    };
     let mut row = json!({"resource": kind.plural, "scope": kind.scope.as_str(), "singularResource": kind.singular,
         "responseKind": type_of(kind.group, kind.version, kind.kind), "verbs": words(kind.verbs)});
     if !kind.short_names.is_empty() {

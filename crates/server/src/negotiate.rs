@@ -1,6 +1,6 @@
 //! In which form the client wants its answer.
 
-use api::status::Status;
+use api::status::{Details, Status};
 use http::HeaderMap;
 use http::header::ACCEPT;
 
@@ -80,7 +80,8 @@ pub(crate) fn form(headers: &HeaderMap, include: Option<&str>, has_rows: bool) -
             _ => {}
         }
     }
-    Err(Status::not_acceptable(&OFFERED))
+    let status = Status::not_acceptable(&OFFERED);
+    Err(if has_rows { status.with_details(Details::default()) } else { status })
 }
 
 fn include(word: Option<&str>) -> Result<Include, Status> {
@@ -89,7 +90,11 @@ fn include(word: Option<&str>) -> Result<Include, Status> {
         Some("Object") => Ok(Include::Object),
         Some("None") => Ok(Include::None),
         Some(other) => {
-            Err(Status::bad_request(format!("unrecognized includeObject value: {}", api::field::quote(other))))
+            let shown = api::field::quote(other);
+            Err(Status::bad_request(format!(
+                "Unable to convert to Table as requested: includeObject: Invalid value: {shown}: must be 'Metadata', \
+                 'Object', 'None', or empty"
+            )))
         }
     }
 }

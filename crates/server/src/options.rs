@@ -33,7 +33,7 @@ fn check_dry_run(words: &[&str], kind: &str) -> Result<bool, Status> {
 pub(crate) fn unknown(query: &Query, kind: &str) -> Result<Policy, Status> {
     let word = query.first("fieldValidation").unwrap_or_default();
     Policy::parse(word).ok_or_else(|| {
-        let words = ["Ignore", "Strict", "Warn"];
+        let words = ["", "Ignore", "Strict", "Warn"];
         invalid(kind, &[FieldError::not_supported(&Path::new("fieldValidation"), word, &words)])
     })
 }

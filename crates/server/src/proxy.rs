@@ -5,7 +5,7 @@ use std::sync::Arc;
 use api::field::{FieldError, Path};
 use api::query::Query;
 use api::status::{self, Status};
-use http::{Response, Uri};
+use http::{Response, StatusCode, Uri};
 use serde_json::Value;
 use wire::Body;
 
@@ -21,7 +21,9 @@ pub(crate) async fn log(state: &Arc<State>, call: Call, target: &Target) -> Resu
     let container = container(&pod, call.query.first("container").unwrap_or_default())?;
     if text(&pod["spec"], "nodeName").is_empty() {
         // It has not been given a node, so it has said nothing yet.
-        return Ok(Response::new(wire::body::empty()));
+        let mut nothing = Response::new(wire::body::empty());
+        *nothing.status_mut() = StatusCode::NO_CONTENT;
+        return Ok(nothing);
     }
     let place = format!("/containerLogs/{}/{}/{container}", target.namespace, target.name);
     send(state, call, &pod, &place).await
@@ -36,28 +38,24 @@ pub(crate) async fn stream(
 ) -> Result<Response<Body>, Status> {
     let pod = object::decode(&*state.registry.get(target).await?);
     let (namespace, name) = (&target.namespace, &target.name);
-    if part != "portforward" {
-        check_stream_options(&call.query, target, part)?;
-    }
+    let container = match part {
+        "portforward" => String::new(),
+        _ => container(&pod, call.query.first("container").unwrap_or_default())?,
+    };
     if text(&pod["spec"], "nodeName").is_empty() {
-        let message = format!("pod {name} does not have a host assigned");
+        return Err(Status::bad_request(format!("pod {name} does not have a host assigned")));
+    }
+    if part == "portforward" {
+        return send(state, call, &pod, &format!("/portForward/{namespace}/{name}")).await;
+    }
+    check_stream_options(&call.query, part)?;
+    let phase = text(&pod["status"], "phase");
+    if ["Succeeded", "Failed"].contains(&phase) {
+        let what = if part == "exec" { "exec into" } else { "attach to" };
+        let message = format!("cannot {what} a container in a completed pod; current phase is {phase}");
         return Err(Status::bad_request(message));
     }
-    let place = match part {
-        "portforward" => format!("/portForward/{namespace}/{name}"),
-        part => {
-            let phase = text(&pod["status"], "phase");
-            if ["Succeeded", "Failed"].contains(&phase) {
-                let message = format!("cannot exec into a container in a completed pod; current phase is {phase}");
-                return Err(Status::bad_request(
-                    message.replace("exec into", if part == "exec" { "exec into" } else { "attach to" }),
-                ));
-            }
-            let container = container(&pod, call.query.first("container").unwrap_or_default())?;
-            format!("/{part}/{namespace}/{name}/{container}")
-        }
-    };
-    send(state, call, &pod, &place).await
+    send(state, call, &pod, &format!("/{part}/{namespace}/{name}/{container}")).await
 }
 
 /// Hands the request on, its upgrade with it.
@@ -91,24 +89,11 @@ fn container(pod: &Value, wanted: &str) -> Result<String, Status> {
         ([only], _) if init.is_empty() || main.len() == 1 => Ok((*only).to_owned()),
         (_, Some(preferred)) if main.contains(&preferred) => Ok(preferred.to_owned()),
         _ => {
-            let mut message =
-                format!("a container name must be specified for pod {name}, choose one of: [{}]", main.join(" "));
-            if !init.is_empty() {
-                message.push_str(&format!(" or one of the init containers: [{}]", init.join(" ")));
-            }
-            if !ephemeral.is_empty() {
-                message.push_str(&format!(" or one of the ephemeral containers: [{}]", ephemeral.join(" ")));
-            }
+            let all = [init, main, ephemeral].concat().join(" ");
+            let message = format!("a container name must be specified for pod {name}, choose one of: [{all}]");
             Err(Status::bad_request(message))
         }
     }
-}
-
-fn refuse(kind: &str, target: &Target, errors: &[FieldError]) -> Result<(), Status> {
-    if errors.is_empty() {
-        return Ok(());
-    }
-    Err(Status::invalid(status::Resource { group: "", name: kind }, &target.name, errors))
 }
 
 fn check_log_options(query: &Query, target: &Target) -> Result<(), Status> {
@@ -135,25 +120,20 @@ fn check_log_options(query: &Query, target: &Target) -> Result<(), Status> {
     }
     if seconds && time.is_some() {
         let detail = "at most one of `sinceTime` or `sinceSeconds` may be specified";
-        errors.push(FieldError::forbidden(&Path::new(""), detail));
+        errors.push(FieldError::forbidden(&Path::new("[]"), detail));
     }
-    refuse("PodLogOptions", target, &errors)
+    if errors.is_empty() {
+        return Ok(());
+    }
+    Err(Status::invalid(status::Resource { group: "", name: "PodLogOptions" }, &target.name, &errors))
 }
 
-fn check_stream_options(query: &Query, target: &Target, part: &str) -> Result<(), Status> {
-    let wanted = |name: &str| query.is_true(name);
-    let any = ["stdin", "stdout", "stderr"].into_iter().any(wanted);
-    let kind = if part == "exec" { "PodExecOptions" } else { "PodAttachOptions" };
-    if !any {
-        let message = "you must specify at least 1 of stdin, stdout, stderr";
-        return Err(Status::bad_request(message));
-    }
-    if wanted("tty") && wanted("stderr") && part == "exec" {
-        // With a terminal there is one stream of output; older clients ask for both.
-        tracing::debug!(pod = target.name, "stderr was asked for beside a terminal");
+fn check_stream_options(query: &Query, part: &str) -> Result<(), Status> {
+    if !["stdin", "stdout", "stderr"].into_iter().any(|name| query.is_true(name)) {
+        return Err(Status::bad_request("you must specify at least 1 of stdin, stdout, stderr"));
     }
     if part == "exec" && query.all("command").next().is_none() {
         return Err(Status::bad_request("you must specify at least 1 command for the container"));
     }
-    refuse(kind, target, &[])
+    Ok(())
 }

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use api::field::{FieldError, Path};
 use api::kind::Kind;
 use api::path::ResourcePath;
-use api::status::Status;
+use api::status::{Resource, Status};
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
 use wire::Body;
@@ -32,7 +33,10 @@ pub(crate) async fn answer(
     let status = match kind.kind {
         "SelfSubjectReview" => json!({"userInfo": user_info(&call.user)}),
         "SelfSubjectAccessReview" => access(state, &call.user, &tree["spec"]).await?,
-        "SelfSubjectRulesReview" => rules(&call.user),
+        "SelfSubjectRulesReview" => {
+            set(&mut tree, "spec", json!({}));
+            rules(&call.user)
+        }
         "SubjectAccessReview" | "LocalSubjectAccessReview" => {
             let user = subject(&tree["spec"]);
             access(state, &user, &tree["spec"]).await?
@@ -87,8 +91,9 @@ async fn access(state: &State, user: &User, spec: &Value) -> Result<Value, Statu
             Action { verb: text(wanted, "verb").to_owned(), path: text(wanted, "path").to_owned(), ..Action::default() }
         }
         _ => {
-            let message = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
-            return Err(Status::bad_request(message));
+            let detail = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
+            let errors = [FieldError::invalid(&Path::new("spec"), Value::Null, detail)];
+            return Err(Status::invalid(Resource { group: "authorization.k8s.io", name: "" }, "", &errors));
         }
     };
     Ok(match auth::decide(&state.registry, user, &action).await? {

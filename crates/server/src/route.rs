@@ -39,7 +39,7 @@ fn audit_id() -> HeaderValue {
 
 /// What the method asks of a resource.
 fn verb(call: &Call, path: &ResourcePath) -> Option<&'static str> {
-    let watch = path.watch || (call.query.is_true("watch") && path.subresource.is_none());
+    let watch = path.watch || (call.query.is_true("watch") && path.name.is_none());
     Some(match (call.method(), path.name.is_some()) {
         (&Method::GET | &Method::HEAD, _) if watch => "watch",
         (&Method::GET | &Method::HEAD, true) => "get",
@@ -57,6 +57,9 @@ async fn resource(state: &Arc<State>, call: Call, path: ResourcePath) -> Result<
     let verb = verb(&call, &path).ok_or_else(Status::method_not_allowed)?;
     let action = action(&call, &path, verb);
     auth::authorize(&state.registry, &call.user, &action).await?;
+    if !discovery::served().contains(&(path.group.as_str(), path.version.as_str())) {
+        return Ok(page_not_found());
+    }
     let kind = kind::by_resource(&path.group, &path.version, &path.resource).ok_or_else(Status::unknown_path)?;
     match path.subresource.as_deref() {
         Some(name) => {
@@ -122,13 +125,20 @@ async fn other(state: &Arc<State>, call: &Call, path: &str) -> Result<Response<B
         "/healthz" | "/livez" | "/readyz" | "/healthz/ping" | "/livez/ping" | "/readyz/ping" => Ok(text("ok")),
         "/version" => Ok(version(state)),
         "/" => Ok(discovery::index()),
-        path if path.starts_with("/openapi/") => found(state.openapi.answer(call.headers(), &call.query, path)?),
-        path => found(state.discovery.answer(call.headers(), path)?),
+        path if path.starts_with("/openapi/") => Ok(found(state.openapi.answer(call.headers(), &call.query, path)?)),
+        path => Ok(found(state.discovery.answer(call.headers(), path)?)),
     }
 }
 
-fn found(response: Option<Response<Body>>) -> Result<Response<Body>, Status> {
-    response.ok_or_else(Status::unknown_path)
+fn found(response: Option<Response<Body>>) -> Response<Body> {
+    response.unwrap_or_else(page_not_found)
+}
+
+/// The answer to a path that means nothing at all.
+fn page_not_found() -> Response<Body> {
+    let mut response = text("404 page not found\n");
+    *response.status_mut() = StatusCode::NOT_FOUND;
+    response
 }
 
 fn text(content: &'static str) -> Response<Body> {

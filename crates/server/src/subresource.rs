@@ -12,7 +12,7 @@ use wire::Body;
 
 use crate::call::Call;
 use crate::registry::{DeleteOptions, Registry, Resource, Target, Update, WriteOptions, now};
-use crate::tree::{items, text, text_at};
+use crate::tree::{text, text_at};
 use crate::{State, body, error, kinds, options, proxy, render, verbs};
 
 /// Answers a request for a part of an object.
@@ -46,9 +46,9 @@ pub(crate) async fn answer(
 async fn finalize(registry: &Registry, mut call: Call, target: &Target) -> Result<Response<Body>, Status> {
     let form = call.form(true)?;
     let unknown = options::unknown(&call.query, "UpdateOptions")?;
-    let (tree, _) = body::read(&mut call, target.resource.kind, unknown).await?;
-    let finalizers = items(&tree["spec"], "finalizers").to_vec();
-    let written = registry.finalize_namespace(target, finalizers.into()).await?;
+    let (mut tree, _) = body::read(&mut call, target.resource.kind, unknown).await?;
+    (target.resource.behaviour.defaults)(&mut tree);
+    let written = registry.finalize_namespace(target, &tree).await?;
     Ok(render::one(StatusCode::OK, &target.resource, &written.entry, form, now()))
 }
 
@@ -77,7 +77,8 @@ pub(crate) async fn bind(registry: &Registry, mut call: Call, target: &Target) -
         kinds::pod::bind(&mut new, &node, &binding, now()).map_err(|cause| conflict(target, &cause))?;
         Ok(new)
     };
-    let update = Update { target, subresource: "binding", change: &change, options: WriteOptions { dry_run } };
+    let options = WriteOptions { dry_run };
+    let update = Update { target, subresource: "binding", change: &change, uid_is_precondition: false, options };
     registry.update(&update).await?;
     Ok(created())
 }

@@ -179,7 +179,9 @@ pub(crate) async fn update(
     let unknown = options::unknown(&call.query, "UpdateOptions")?;
     let (mut tree, warnings) = body::read(&mut call, resource.kind, unknown).await?;
     if text_at(&tree, &["metadata", "name"]).is_empty() {
-        return Err(Status::bad_request("name must be provided"));
+        let message =
+            format!("the name of the object ({} based on URL) was undeterminable: name must be provided", target.name);
+        return Err(Status::bad_request(message));
     }
     name(target, &mut tree)?;
     complete(&resource, &mut tree);
@@ -189,7 +191,8 @@ pub(crate) async fn update(
         return Ok(render::one(StatusCode::CREATED, &resource, &entry, form, now()));
     }
     let change = |_: &Value| Ok(tree.clone());
-    let update = Update { target, subresource: part, change: &change, options: WriteOptions { dry_run } };
+    let options = WriteOptions { dry_run };
+    let update = Update { target, subresource: part, change: &change, uid_is_precondition: true, options };
     let written = registry.update(&update).await?;
     let mut response = render::one(StatusCode::OK, &resource, &written.entry, form, now());
     warn(&mut response, &warnings);
@@ -220,7 +223,8 @@ pub(crate) async fn patch(
         complete(&resource, &mut new);
         Ok(new)
     };
-    let update = Update { target, subresource: part, change: &change, options: WriteOptions { dry_run } };
+    let options = WriteOptions { dry_run };
+    let update = Update { target, subresource: part, change: &change, uid_is_precondition: false, options };
     let written = registry.update(&update).await?;
     let mut response = render::one(StatusCode::OK, &resource, &written.entry, form, now());
     warn(&mut response, &warnings.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner));

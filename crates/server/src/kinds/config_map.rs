@@ -12,7 +12,7 @@ const MAX_BYTES: usize = 1 << 20;
 pub(super) const BEHAVIOUR: Behaviour = Behaviour {
     validate,
     validate_update,
-    columns: &[Column::NAME, Column::count("Data", "How many keys it has."), Column::AGE],
+    columns: &[Column::NAME, Column::text("Data", "How many keys it has."), Column::AGE],
     cells: |object, now| {
         let count = entries(object, "data").chain(entries(object, "binaryData")).count();
         vec![json!(text(&object["metadata"], "name")), json!(count), age_cell(object, now)]

@@ -24,7 +24,7 @@ pub(super) const BEHAVIOUR: Behaviour = Behaviour {
         Column::wide("Source", "Who says so."),
         Column::text("Message", "What happened."),
         Column::wide("First Seen", "When it happened first."),
-        Column { kind: "integer", ..Column::wide("Count", "How often it happened.") },
+        Column::wide("Count", "How often it happened."),
         Column { priority: 1, ..Column::NAME },
     ],
     cells,
@@ -52,8 +52,77 @@ pub(crate) const CONVERSION: Conversion = Conversion {
     from_storage: |event| {
         rename(event, RENAMED.iter().copied());
         crate::tree::set(event, "apiVersion", "events.k8s.io/v1");
+        for name in ["reportingController", "reportingInstance"] {
+            if text(event, name).is_empty() {
+                crate::tree::remove(event, name);
+            }
+        }
+    },
+    validate: |event, old| match old {
+        None => validate_new(event),
+        Some(old) => validate_change(event, old),
     },
 };
+
+/// The events of the new group must say more, and may say less of what is old.
+fn validate_new(event: &Value) -> Vec<FieldError> {
+    let mut errors = series(event);
+    if present(event, "eventTime").is_none() {
+        errors.push(FieldError::required(&Path::new("eventTime"), ""));
+    }
+    let kind = text(event, "type");
+    if !["Normal", "Warning"].contains(&kind) {
+        errors.push(FieldError::invalid(&Path::new("type"), "", format!("has invalid value: {kind}")));
+    }
+    let source = event.get("source").and_then(Value::as_object).is_some_and(|source| !source.is_empty());
+    let said = |name: &str| match name {
+        "source" => source,
+        "count" => integer(event, "count").unwrap_or_default() != 0,
+        name => present(event, name).is_some(),
+    };
+    for name in ["firstTimestamp", "lastTimestamp", "count", "source"] {
+        if said(name) {
+            errors.push(FieldError::invalid(&Path::new(name), "", "needs to be unset"));
+        }
+    }
+    errors
+}
+
+fn series(event: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let Some(series) = present(event, "series") else { return errors };
+    if integer(series, "count").unwrap_or_default() < 2 {
+        errors.push(FieldError::invalid(&Path::new("series.count"), "", "should be at least 2"));
+    }
+    if present(series, "lastObservedTime").is_none() {
+        errors.push(FieldError::required(&Path::new("series.lastObservedTime"), ""));
+    }
+    errors
+}
+
+fn validate_change(event: &Value, old: &Value) -> Vec<FieldError> {
+    let mut errors = if event.get("series") == old.get("series") { Vec::new() } else { series(event) };
+    let fixed = [
+        "involvedObject",
+        "reason",
+        "message",
+        "source",
+        "firstTimestamp",
+        "lastTimestamp",
+        "count",
+        "type",
+        "eventTime",
+        "action",
+        "related",
+        "reportingController",
+        "reportingInstance",
+    ];
+    for name in fixed {
+        let stored = if name == "reportingController" { "reportingComponent" } else { name };
+        super::meta::immutable(&mut errors, event.get(stored), old.get(stored), &Path::new(name));
+    }
+    errors
+}
 
 fn rename<'a>(event: &mut Value, names: impl Iterator<Item = (&'a str, &'a str)>) {
     let fields = fields(event);

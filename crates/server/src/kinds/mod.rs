@@ -10,6 +10,7 @@ mod lease;
 pub(crate) mod namespace;
 mod node;
 pub(crate) mod pod;
+mod pod_template;
 mod priority_class;
 mod secret;
 mod service;
@@ -97,6 +98,7 @@ pub(crate) fn behaviour(kind: &str) -> &'static Behaviour {
         "Namespace" => &namespace::BEHAVIOUR,
         "Node" => &node::BEHAVIOUR,
         "Pod" => &pod::BEHAVIOUR,
+        "PodTemplate" => &pod_template::BEHAVIOUR,
         "PriorityClass" => &priority_class::BEHAVIOUR,
         "Secret" => &secret::BEHAVIOUR,
         "Service" => &service::BEHAVIOUR,

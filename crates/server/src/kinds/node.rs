@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{Behaviour, check};
 use crate::table::{Column, age_cell};
-use crate::tree::{at, entries, is_set, items, object, put, set, text};
+use crate::tree::{at, entries, is_set, items, object, put, set, text, text_at};
 
 pub(super) const BEHAVIOUR: Behaviour = Behaviour {
     defaults: |node| {
@@ -16,6 +16,7 @@ pub(super) const BEHAVIOUR: Behaviour = Behaviour {
         if let (Some(capacity), None) = (capacity, at(node, &["status", "allocatable"])) {
             set(object(node, "status"), "allocatable", capacity);
         }
+        one_range(node);
     },
     prepare_update: |new, old| put(new, "status", old.get("status").cloned()),
     validate,
@@ -36,6 +37,20 @@ pub(super) const BEHAVIOUR: Behaviour = Behaviour {
     cells,
     ..Behaviour::PLAIN
 };
+
+/// `podCIDR` is the old name of the first of `podCIDRs`, and wins where they differ.
+fn one_range(node: &mut Value) {
+    let (old, first) =
+        (text_at(node, &["spec", "podCIDR"]).to_owned(), items(&node["spec"], "podCIDRs").first().cloned());
+    match (old.as_str(), first) {
+        ("", Some(first)) => set(object(node, "spec"), "podCIDR", first),
+        ("", None) => {}
+        (old, first) if first.as_ref().is_none_or(|first| first != old) => {
+            set(object(node, "spec"), "podCIDRs", vec![Value::from(old)]);
+        }
+        _ => {}
+    }
+}
 
 fn validate(node: &Value) -> Vec<FieldError> {
     let mut errors = taints(node);

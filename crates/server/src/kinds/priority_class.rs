@@ -35,7 +35,7 @@ pub(super) const BEHAVIOUR: Behaviour = Behaviour {
     columns: &[
         Column::NAME,
         Column::count("Value", "How important its pods are."),
-        Column::text("Global-Default", "Whether pods without a class get it."),
+        Column { kind: "boolean", ..Column::text("Global-Default", "Whether pods without a class get it.") },
         Column::AGE,
         Column::text("PreemptionPolicy", "Whether its pods push out others."),
     ],
@@ -44,7 +44,7 @@ pub(super) const BEHAVIOUR: Behaviour = Behaviour {
         vec![
             json!(text(&object["metadata"], "name")),
             json!(integer(object, "value").unwrap_or_default()),
-            json!(default.to_string()),
+            json!(default),
             age_cell(object, now),
             json!(text(object, "preemptionPolicy")),
         ]
@@ -61,7 +61,10 @@ fn validate(class: &Value) -> Vec<FieldError> {
     let known = SYSTEM.iter().any(|(system, number)| *system == name && *number == value);
     if name.starts_with("system-") {
         if !known {
-            let detail = "priority class names with 'system-' prefix are reserved for system use only. error: name is not in the list of known system priority classes";
+            let detail = format!(
+                "priority class names with 'system-' prefix are reserved for system use only. error: {name} is not a known \
+                 system priority class"
+            );
             errors.push(FieldError::forbidden(&Path::new("metadata").child("name"), detail));
         }
     } else if value > HIGHEST {

@@ -21,7 +21,7 @@ pub(super) const BEHAVIOUR: Behaviour = Behaviour {
     columns: &[
         Column::NAME,
         Column::text("Type", "What it is for."),
-        Column::count("Data", "How many keys it has."),
+        Column::text("Data", "How many keys it has."),
         Column::AGE,
     ],
     cells: |object, now| {

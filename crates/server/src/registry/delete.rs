@@ -5,14 +5,14 @@ use std::sync::Arc;
 use api::status::Status;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
-use store::{Error, Txn};
+use store::{Error, Op, Txn};
 
 use super::object::{decode, encode, unstored};
-use super::write::{check_uid, is_finished};
+use super::write::is_finished;
 use super::{ListOptions, Registry, Selection, Target, now};
 use crate::error;
 use crate::table::{rfc3339, timestamp};
-use crate::tree::{at, integer, items, object, set, text, text_at};
+use crate::tree::{at, integer, items, object, put, remove, set, text, text_at};
 
 const TRIES: usize = 16;
 
@@ -39,8 +39,8 @@ enum Step {
     Wait,
     /// It ends, as this object says.
     Mark(Value),
-    /// It goes now.
-    Remove,
+    /// It goes now. Whoever deleted it is shown it like this.
+    Remove(Value),
 }
 
 impl Registry {
@@ -66,22 +66,17 @@ impl Registry {
         check_version(target, &options.resource_version, &entry)?;
         let (txn, shown) = match plan(target, &old, options.grace, now()) {
             Step::Wait => return Ok(Some(Deleted { entry, gone: false })),
-            Step::Remove => (Txn::delete(entry.key.clone(), entry.modified), None),
-            Step::Mark(new) => {
-                let shown = new.clone();
-                (Txn::update(entry.key.clone(), entry.modified, encode(&new)), Some(shown))
-            }
+            Step::Remove(shown) => (Txn::delete(entry.key.clone(), entry.modified), shown),
+            Step::Mark(new) => (Txn::update(entry.key.clone(), entry.modified, encode(&new)), new),
         };
+        let gone = matches!(txn.ops[0], Op::Delete(_));
+        let shown = unstored(entry.key.clone(), &shown, entry.modified);
         if options.dry_run {
-            let gone = shown.is_none();
-            let entry = shown.map_or(entry.clone(), |tree| unstored(entry.key.clone(), &tree, entry.modified));
-            return Ok(Some(Deleted { entry, gone }));
+            return Ok(Some(Deleted { entry: shown, gone }));
         }
         match self.store.commit(txn).await {
-            Ok(commit) => {
-                let event = &commit.events[0];
-                Ok(Some(Deleted { entry: event.entry.clone(), gone: event.deleted }))
-            }
+            Ok(_) if gone => Ok(Some(Deleted { entry: shown, gone })),
+            Ok(commit) => Ok(Some(Deleted { entry: commit.events[0].entry.clone(), gone })),
             Err(Error::Conflict { .. }) => Ok(None),
             Err(error) => Err(error::of_store(error)),
         }
@@ -114,10 +109,31 @@ fn check_version(target: &Target, wanted: &str, entry: &store::Entry) -> Result<
     if wanted.is_empty() || wanted == modified {
         return Ok(());
     }
-    let cause = format!(
-        "Precondition failed: ResourceVersion in precondition: {wanted}, ResourceVersion in object meta: {modified}"
-    );
-    Err(Status::conflict(target.resource.named(), &target.name, &cause))
+    Err(conflict(
+        target,
+        &format!(
+            "the ResourceVersion in the precondition ({wanted}) does not match the ResourceVersion in record ({modified}). \
+             The object might have been modified"
+        ),
+    ))
+}
+
+fn check_uid(target: &Target, wanted: &str, old: &Value) -> Result<(), Status> {
+    let uid = text_at(old, &["metadata", "uid"]);
+    if wanted.is_empty() || wanted == uid {
+        return Ok(());
+    }
+    Err(conflict(
+        target,
+        &format!(
+            "the UID in the precondition ({wanted}) does not match the UID in record ({uid}). The object might have been \
+             deleted and then recreated"
+        ),
+    ))
+}
+
+fn conflict(target: &Target, cause: &str) -> Status {
+    Status::conflict(target.resource.kind_named(), &target.name, cause)
 }
 
 fn plan(target: &Target, old: &Value, asked: Option<i64>, now: Timestamp) -> Step {
@@ -129,7 +145,7 @@ fn plan(target: &Target, old: &Value, asked: Option<i64>, now: Timestamp) -> Ste
     let wanted = asked.map(|_| grace(target, old, asked));
     match wanted.filter(|wanted| *wanted < given) {
         // Only a shorter time can be asked for.
-        None if is_finished(old) => Step::Remove,
+        None if is_finished(old) => Step::Remove(old.clone()),
         None => Step::Wait,
         Some(wanted) => {
             let mut new = old.clone();
@@ -137,7 +153,7 @@ fn plan(target: &Target, old: &Value, asked: Option<i64>, now: Timestamp) -> Ste
             let meta = object(&mut new, "metadata");
             set(meta, "deletionTimestamp", rfc3339(earlier));
             set(meta, "deletionGracePeriodSeconds", wanted);
-            if is_finished(&new) { Step::Remove } else { Step::Mark(new) }
+            if is_finished(&new) { Step::Remove(new) } else { Step::Mark(new) }
         }
     }
 }
@@ -151,7 +167,9 @@ fn begin(target: &Target, old: &Value, asked: Option<i64>, now: Timestamp) -> St
     let mut new = old.clone();
     let meta = object(&mut new, "metadata");
     set(meta, "deletionTimestamp", rfc3339(now + SignedDuration::from_secs(grace)));
-    set(meta, "deletionGracePeriodSeconds", grace);
+    if text(old, "kind") != "Namespace" {
+        set(meta, "deletionGracePeriodSeconds", grace);
+    }
     if let Some(generation) = integer(meta, "generation").filter(|generation| *generation > 0) {
         set(meta, "generation", generation + 1);
     }
@@ -159,26 +177,38 @@ fn begin(target: &Target, old: &Value, asked: Option<i64>, now: Timestamp) -> St
         set(object(&mut new, "status"), "phase", "Terminating");
         return Step::Mark(new);
     }
-    if is_finished(&new) { Step::Remove } else { Step::Mark(new) }
+    match (is_finished(&new), target.resource.behaviour.grace) {
+        (false, _) => Step::Mark(new),
+        (true, Some(_)) => Step::Remove(new),
+        // What gets no time to end is shown as it was.
+        (true, None) => Step::Remove(old.clone()),
+    }
 }
 
 impl Registry {
-    /// Takes a namespace's own finalizers as the request says; without any, and being deleted, it goes.
+    /// Takes a namespace as the request says, its own finalizers included; without any, and being deleted, it goes.
     pub(crate) async fn finalize_namespace(
         &self,
         target: &Target,
-        finalizers: Value,
+        wanted: &Value,
     ) -> Result<super::write::Written, Status> {
         let change = |old: &Value| {
-            let mut new = old.clone();
-            set(object(&mut new, "spec"), "finalizers", finalizers.clone());
-            if finalizers.as_array().is_some_and(Vec::is_empty) {
-                crate::tree::remove(object(&mut new, "spec"), "finalizers");
+            let mut new = wanted.clone();
+            put(&mut new, "status", old.get("status").cloned());
+            if items(&new["spec"], "finalizers").is_empty() {
+                remove(object(&mut new, "spec"), "finalizers");
             }
             Ok(new)
         };
         let options = super::WriteOptions::default();
-        self.update(&super::write::Update { target, subresource: "finalize", change: &change, options }).await
+        self.update(&super::write::Update {
+            target,
+            subresource: "finalize",
+            change: &change,
+            uid_is_precondition: true,
+            options,
+        })
+        .await
     }
 
     /// Whether a namespace exists and takes new objects.

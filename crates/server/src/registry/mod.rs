@@ -13,6 +13,7 @@ mod write;
 
 use std::sync::Arc;
 
+use api::field::FieldError;
 use api::status::{self, Status};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -31,6 +32,8 @@ pub(crate) use write::{Update, WriteOptions, uid};
 pub(crate) struct Conversion {
     pub(crate) to_storage: fn(&mut Value),
     pub(crate) from_storage: fn(&mut Value),
+    /// What is wrong beside what the kind itself says: new, old if there is one; both as stored.
+    pub(crate) validate: fn(&Value, Option<&Value>) -> Vec<FieldError>,
 }
 
 /// A kind with all that is known of it.
@@ -59,7 +62,8 @@ impl Resource {
 
     /// The kind as messages name it.
     pub(crate) fn kind_named(&self) -> status::Resource<'static> {
-        status::Resource { group: self.kind.group, name: self.kind.kind }
+        let group = if self.conversion.is_some() { "" } else { self.kind.group };
+        status::Resource { group, name: self.kind.kind }
     }
 
     /// What all keys of the kind start with, or those of one namespace.

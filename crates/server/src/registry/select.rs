@@ -68,9 +68,16 @@ pub(crate) fn check_fields(resource: &Resource, fields: &FieldSelector) -> Resul
     for name in fields.terms().iter().map(|term| term.field.as_str()) {
         let common = name == "metadata.name" || (name == "metadata.namespace" && resource.kind.is_namespaced());
         if !common && !offered.iter().any(|(known, _)| *known == name) {
-            let message = format!("field label not supported: {name}");
-            return Err(Status::bad_request(message));
+            return Err(Status::bad_request(unknown_field(name, offered.is_empty())));
         }
     }
     Ok(())
+}
+
+fn unknown_field(name: &str, only_common: bool) -> String {
+    if !only_common {
+        return format!("field label not supported: {name}");
+    }
+    let name = api::field::quote(name);
+    format!("{name} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
 }

@@ -40,6 +40,8 @@ pub(crate) struct Update<'a> {
     /// Empty, or `status`, or another subresource that decides itself what it changes.
     pub(crate) subresource: &'a str,
     pub(crate) change: Changer<'a>,
+    /// Whether a uid that the change names is a precondition; otherwise it is a field that may not change.
+    pub(crate) uid_is_precondition: bool,
     pub(crate) options: WriteOptions,
 }
 
@@ -108,7 +110,10 @@ impl Registry {
         let resource = &update.target.resource;
         let old = decode(entry);
         let mut new = (update.change)(&old)?;
-        check_preconditions(update.target, &new, &old, entry.modified)?;
+        check_version(update.target, &new, entry.modified)?;
+        if update.uid_is_precondition {
+            check_uid(update.target, text_at(&new, &["metadata", "uid"]), &old)?;
+        }
         keep_identity(&mut new, &old);
         match update.subresource {
             "" => (resource.behaviour.prepare_update)(&mut new, &old),
@@ -121,11 +126,7 @@ impl Registry {
         if update.subresource.is_empty() {
             count_generation(resource, &mut new, &old);
         }
-        let errors = match update.subresource {
-            "" => [meta::validate_update(&new, &old), (resource.behaviour.validate_update)(&new, &old)].concat(),
-            "status" => [meta::validate_update(&new, &old), (resource.behaviour.validate_status)(&new, &old)].concat(),
-            _ => Vec::new(),
-        };
+        let errors = check(resource, update.subresource, &new, &old);
         if !errors.is_empty() {
             return Err(Status::invalid(resource.kind_named(), &update.target.name, &errors));
         }
@@ -165,6 +166,19 @@ impl Registry {
     }
 }
 
+/// What is wrong with a change.
+fn check(resource: &Resource, part: &str, new: &Value, old: &Value) -> Vec<FieldError> {
+    let behaviour = resource.behaviour;
+    let mut errors = meta::validate_update(new, old);
+    match part {
+        "" => errors.extend((behaviour.validate_update)(new, old)),
+        "status" => errors.extend((behaviour.validate_status)(new, old)),
+        _ => return Vec::new(),
+    }
+    errors.extend(resource.conversion.iter().flat_map(|conversion| (conversion.validate)(new, Some(old))));
+    errors
+}
+
 /// Whether nothing holds an object any more that is being deleted.
 pub(super) fn is_finished(tree: &Value) -> bool {
     let meta = &tree["metadata"];
@@ -201,6 +215,7 @@ fn validate(resource: &Resource, tree: &Value) -> Result<(), Status> {
     let behaviour = resource.behaviour;
     let mut errors = meta::validate(tree, resource.kind.is_namespaced(), behaviour.name);
     errors.extend((behaviour.validate)(tree));
+    errors.extend(resource.conversion.iter().flat_map(|conversion| (conversion.validate)(tree, None)));
     if errors.is_empty() {
         return Ok(());
     }
@@ -222,15 +237,15 @@ fn random<const N: usize>() -> [u8; N] {
     bytes
 }
 
-/// The version and uid that a change names must be the object's.
-fn check_preconditions(target: &Target, new: &Value, old: &Value, modified: Revision) -> Result<(), Status> {
+/// The version that a change names must be the object's.
+fn check_version(target: &Target, new: &Value, modified: Revision) -> Result<(), Status> {
     let resource = target.resource.named();
     let wanted = text_at(new, &["metadata", "resourceVersion"]);
     if wanted.is_empty() {
         if !target.resource.behaviour.unconditional_update {
             let path = Path::new("metadata").child("resourceVersion");
             let errors = [FieldError::invalid(&path, 0, "must be specified for an update")];
-            return Err(Status::invalid(target.resource.kind_named(), &target.name, &errors));
+            return Err(Status::invalid(target.resource.named(), &target.name, &errors));
         }
     } else if wanted != modified.to_string() {
         if wanted.parse::<u64>().is_err() {
@@ -239,11 +254,11 @@ fn check_preconditions(target: &Target, new: &Value, old: &Value, modified: Revi
         }
         return Err(Status::modified(resource, &target.name));
     }
-    check_uid(target, text_at(new, &["metadata", "uid"]), old)
+    Ok(())
 }
 
 /// A uid that is named must be the object's.
-pub(super) fn check_uid(target: &Target, wanted: &str, old: &Value) -> Result<(), Status> {
+fn check_uid(target: &Target, wanted: &str, old: &Value) -> Result<(), Status> {
     let uid = text_at(old, &["metadata", "uid"]);
     if wanted.is_empty() || wanted == uid {
         return Ok(());
@@ -256,12 +271,11 @@ pub(super) fn check_uid(target: &Target, wanted: &str, old: &Value) -> Result<()
 fn keep_identity(new: &mut Value, old: &Value) {
     let before = &old["metadata"];
     let meta = object(new, "metadata");
-    for name in
-        ["uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds", "generateName"]
-    {
-        if name != "generateName" || before.get(name).is_some() {
-            put(meta, name, before.get(name).cloned());
-        }
+    for name in ["creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds"] {
+        put(meta, name, before.get(name).cloned());
+    }
+    if text(meta, "uid").is_empty() {
+        put(meta, "uid", before.get("uid").cloned());
     }
     for name in ["selfLink", "managedFields"] {
         remove(meta, name);

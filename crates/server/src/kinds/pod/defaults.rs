@@ -8,7 +8,13 @@ const CONTAINERS: [&str; 3] = ["initContainers", "containers", "ephemeralContain
 
 /// Fills in a pod.
 pub(super) fn pod(pod: &mut Value) {
+    if pod.get("status").is_some() {
+        one_address(object(pod, "status"));
+    }
     let spec = object(pod, "spec");
+    if integer(spec, "terminationGracePeriodSeconds").is_some_and(|seconds| seconds < 0) {
+        set(spec, "terminationGracePeriodSeconds", 1);
+    }
     limits_are_requests(spec);
     default(spec, "enableServiceLinks", true);
     if is_set(spec, "hostNetwork") {
@@ -17,9 +23,21 @@ pub(super) fn pod(pod: &mut Value) {
     pod_spec(spec);
 }
 
-/// A limit without a request is a request too; requests on all containers.
+/// `podIP` is the old name of the first of `podIPs`, and wins where they differ.
+fn one_address(status: &mut Value) {
+    let (old, first) =
+        (text(status, "podIP").to_owned(), items(status, "podIPs").first().map(|ip| text(ip, "ip").to_owned()));
+    match (old.as_str(), first) {
+        ("", Some(first)) => set(status, "podIP", first),
+        ("", None) => {}
+        (old, first) if first.as_deref() != Some(old) => set(status, "podIPs", json!([{"ip": old}])),
+        _ => {}
+    }
+}
+
+/// A limit without a request is a request too.
 fn limits_are_requests(spec: &mut Value) {
-    for list in CONTAINERS {
+    for list in ["initContainers", "containers"] {
         for container in items_mut(spec, list) {
             let Some(limits) = at(container, &["resources", "limits"]).and_then(Value::as_object).cloned() else {
                 continue;
@@ -45,7 +63,7 @@ fn host_ports(spec: &mut Value) {
     }
 }
 
-fn pod_spec(spec: &mut Value) {
+pub(super) fn pod_spec(spec: &mut Value) {
     default_text(spec, "dnsPolicy", "ClusterFirst");
     default_text(spec, "restartPolicy", "Always");
     default_text(spec, "schedulerName", "default-scheduler");

@@ -34,6 +34,11 @@ pub(super) const BEHAVIOUR: Behaviour = Behaviour {
     ..Behaviour::PLAIN
 };
 
+/// Fills in the spec of a pod that is yet to be made.
+pub(crate) fn fill_spec(spec: &mut Value) {
+    defaults::pod_spec(spec);
+}
+
 fn prepare_create(pod: &mut Value, now: Timestamp) {
     let class = defaults::qos_class(&pod["spec"]);
     let mut status = json!({"phase": "Pending", "qosClass": class});
@@ -104,7 +109,6 @@ pub(crate) fn bind(pod: &mut Value, node: &str, binding: &Value, now: Timestamp)
     if !items(&pod["spec"], "schedulingGates").is_empty() {
         return Err(format!("pod {name} has non-empty .spec.schedulingGates"));
     }
-    let generation = integer(&pod["metadata"], "generation").unwrap_or(1);
     set(object(pod, "spec"), "nodeName", node);
     let annotations: Vec<_> = crate::tree::entries(&binding["metadata"], "annotations")
         .map(|(key, value)| (key.clone(), value.clone()))
@@ -112,7 +116,7 @@ pub(crate) fn bind(pod: &mut Value, node: &str, binding: &Value, now: Timestamp)
     for (key, value) in annotations {
         set(object(object(pod, "metadata"), "annotations"), &key, value);
     }
-    let condition = json!({"type": "PodScheduled", "status": "True", "observedGeneration": generation,
+    let condition = json!({"type": "PodScheduled", "status": "True",
         "lastProbeTime": null, "lastTransitionTime": crate::table::rfc3339(now)});
     let status = object(pod, "status");
     let mut conditions: Vec<_> = items(status, "conditions").to_vec();

@@ -39,22 +39,33 @@ pub(super) fn validate_spec(errors: &mut Vec<FieldError>, spec: &Value, path: &P
     if let Some(resources) = present(spec, "resources") {
         resources::validate(errors, resources, &path.child("resources"));
     }
-    host_network(errors, spec, path);
+    host_ports(errors, spec, path);
     one_of(errors, &path.child("restartPolicy"), text(spec, "restartPolicy"), &["Always", "OnFailure", "Never"]);
     let policies = ["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"];
     one_of(errors, &path.child("dnsPolicy"), text(spec, "dnsPolicy"), &policies);
     meta::labels(errors, spec, "nodeSelector", &path.child("nodeSelector"));
     security_context(errors, spec, &path.child("securityContext"));
+    if is_set(spec, "shareProcessNamespace") && is_set(spec, "hostPID") {
+        let detail = "ShareProcessNamespace and HostPID cannot both be enabled";
+        errors.push(FieldError::invalid(&path.child("shareProcessNamespace"), true, detail));
+    }
     dns(errors, spec, &path.child("dnsConfig"));
     gates(errors, spec, path);
     own_users(errors, spec, path, &around);
-    names(errors, spec, path);
+    hostname_override(errors, spec, path);
+    name(errors, spec, path, "serviceAccountName", check::dns_subdomain);
+    same_account(errors, spec, path);
+    name(errors, spec, path, "nodeName", check::dns_subdomain);
     if let Some(value) = integer(spec, "activeDeadlineSeconds") {
         let wrongs = check::in_range(value, 1, i64::from(i32::MAX));
         report_number(errors, &path.child("activeDeadlineSeconds"), value, wrongs);
     }
+    name(errors, spec, path, "hostname", check::dns_label);
+    name(errors, spec, path, "subdomain", check::dns_label);
     tolerations(errors, spec, &path.child("tolerations"));
     host_aliases(errors, spec, &path.child("hostAliases"));
+    name(errors, spec, path, "priorityClassName", check::dns_subdomain);
+    name(errors, spec, path, "runtimeClassName", check::dns_subdomain);
     if let Some(policy) = present(spec, "preemptionPolicy").and_then(Value::as_str) {
         one_of(errors, &path.child("preemptionPolicy"), policy, &["PreemptLowerPriority", "Never"]);
     }
@@ -140,11 +151,7 @@ fn ephemeral_containers(errors: &mut Vec<FieldError>, spec: &Value, path: &Path,
     }
 }
 
-fn host_network(errors: &mut Vec<FieldError>, spec: &Value, path: &Path) {
-    if is_set(spec, "shareProcessNamespace") && is_set(spec, "hostPID") {
-        let detail = "ShareProcessNamespace and HostPID cannot both be enabled";
-        errors.push(FieldError::invalid(&path.child("shareProcessNamespace"), true, detail));
-    }
+fn host_ports(errors: &mut Vec<FieldError>, spec: &Value, path: &Path) {
     if !is_set(spec, "hostNetwork") {
         return;
     }
@@ -271,26 +278,22 @@ fn own_users(errors: &mut Vec<FieldError>, spec: &Value, path: &Path, around: &S
     }
 }
 
-fn names(errors: &mut Vec<FieldError>, spec: &Value, path: &Path) {
-    let rules: [(&str, check::Rule); 6] = [
-        ("serviceAccountName", check::dns_subdomain),
-        ("nodeName", check::dns_subdomain),
-        ("hostname", check::dns_label),
-        ("subdomain", check::dns_label),
-        ("priorityClassName", check::dns_subdomain),
-        ("runtimeClassName", check::dns_subdomain),
-    ];
-    for (name, rule) in rules {
-        let value = text(spec, name);
-        if !value.is_empty() {
-            report(errors, &path.child(name), value, rule(value));
-        }
+fn name(errors: &mut Vec<FieldError>, spec: &Value, path: &Path, field: &str, rule: check::Rule) {
+    let value = text(spec, field);
+    if !value.is_empty() {
+        report(errors, &path.child(field), value, rule(value));
     }
+}
+
+fn same_account(errors: &mut Vec<FieldError>, spec: &Value, path: &Path) {
     let (account, old) = (text(spec, "serviceAccountName"), text(spec, "serviceAccount"));
     if account != old {
         let detail = format!("must be the same as serviceAccountName: {}", api::field::quote(account));
         errors.push(FieldError::invalid(&path.child("deprecatedServiceAccount"), old, detail));
     }
+}
+
+fn hostname_override(errors: &mut Vec<FieldError>, spec: &Value, path: &Path) {
     let Some(hostname) = present(spec, "hostnameOverride").and_then(Value::as_str) else { return };
     let path = path.child("hostnameOverride");
     for (other, shown) in [("setHostnameAsFQDN", "setHostnameAsFQDN"), ("hostNetwork", "hostNetwork")] {
