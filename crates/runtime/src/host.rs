@@ -107,6 +107,7 @@ impl Host {
         let own = |attachment: Option<&serde_json::Value>| {
             Some(shim::spec::Network { hostname: spec.hostname.clone(), attachment: attachment.cloned() })
         };
+        let (cgroup_joins, birth_cgroup) = self.cgroups.shim_place();
         shim::spec::Sandbox {
             id: spec.id.clone(),
             state: state.to_owned(),
@@ -119,7 +120,8 @@ impl Host {
             share_process: spec.pid == PidNamespace::Shared,
             host_pid: spec.pid == PidNamespace::Host,
             sysctls: spec.sysctls.clone(),
-            cgroup_joins: self.cgroups.shim_joins(),
+            cgroup_joins,
+            birth_cgroup,
             oom_score_adj: spec.oom_score_adj,
         }
     }

@@ -16,7 +16,7 @@ mod stdio;
 mod sys;
 
 use std::io::{self, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::net::sockopt::set_socket_send_buffer_size_force;
@@ -29,11 +29,13 @@ pub fn run() -> i32 {
     let agent = sys::take_stdin();
     match begin(agent) {
         Ok(()) => 0,
-        Err(error) => {
-            complain(&error.to_string());
-            1
-        }
+        Err(error) => fail(error),
     }
+}
+
+fn fail(error: io::Error) -> i32 {
+    complain(&error.to_string());
+    1
 }
 
 fn begin(agent: OwnedFd) -> io::Result<()> {
@@ -47,6 +49,20 @@ fn begin(agent: OwnedFd) -> io::Result<()> {
     rustix::thread::set_name(c"podling-shim")?;
     let (spec, _) = packet::receive::<spec::Sandbox>(&socket)?.ok_or(io::ErrorKind::UnexpectedEof)?;
     sys::ignore_termination();
+    match spec.birth_cgroup.clone() {
+        Some(group) => move_into(&group, || serve(spec, socket)),
+        None => serve(spec, socket),
+    }
+}
+
+/// Goes on as a child that is born in a version 2 cgroup: to move there would wait for a grace period of the whole machine.
+fn move_into(group: &std::path::Path, go_on: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    let directory = openat(CWD, group, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let child = || go_on().map_or_else(fail, |()| 0);
+    sys::clone_child(0, Some(directory.as_fd()), child).map(|_| ())
+}
+
+fn serve(spec: spec::Sandbox, socket: OwnedFd) -> io::Result<()> {
     let signals = sys::child_signals()?;
     let sandbox = match sandbox::Sandbox::set_up(&spec) {
         Ok(sandbox) => sandbox,

@@ -23,8 +23,10 @@ pub struct Sandbox {
     pub host_pid: bool,
     /// Namespaced kernel parameters.
     pub sysctls: BTreeMap<String, String>,
-    /// `tasks` or `cgroup.procs` files that the shim writes itself into.
+    /// Version 1 `tasks` files that the shim writes itself into.
     pub cgroup_joins: Vec<PathBuf>,
+    /// A version 2 directory: the shim goes on as a child that is born there.
+    pub birth_cgroup: Option<PathBuf>,
     /// Of the shim itself; best effort.
     pub oom_score_adj: Option<i32>,
 }

@@ -94,13 +94,13 @@ impl Cgroups {
         Ok(cgroups)
     }
 
-    /// Where shims belong: beside the sandboxes, outside of their limits.
-    pub fn shim_joins(&self) -> Vec<PathBuf> {
+    /// Where shims belong, beside the sandboxes and outside of their limits: files to write "0" to, and a directory to be born in.
+    pub fn shim_place(&self) -> (Vec<PathBuf>, Option<PathBuf>) {
         let relative = Path::new(&self.base).join(SHIMS);
         match &self.layout {
-            Layout::Unified(root) => vec![root.join(relative).join("cgroup.procs")],
+            Layout::Unified(root) => (Vec::new(), Some(root.join(relative))),
             Layout::Separate { trees, .. } => {
-                trees.iter().map(|(_, tree)| tree.join(&relative).join("tasks")).collect()
+                (trees.iter().map(|(_, tree)| tree.join(&relative).join("tasks")).collect(), None)
             }
         }
     }
@@ -361,7 +361,7 @@ mod tests {
         assert_eq!(cgroup.unified, Some(directory));
         assert!(cgroup.namespaced && cgroup.tasks.is_empty());
         assert!(root.path().join("base/shims").is_dir());
-        assert_eq!(cgroups.shim_joins(), [root.path().join("base/shims/cgroup.procs")]);
+        assert_eq!(cgroups.shim_place(), (Vec::new(), Some(root.path().join("base/shims"))));
     }
 
     #[test]

@@ -40,7 +40,7 @@ static SHIM: OnceLock<&'static [u8]> = OnceLock::new();
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
 /// The shim as it is shipped: built by the same profile, into a directory of its own.
-fn shim() -> &'static [u8] {
+pub(crate) fn shim() -> &'static [u8] {
     SHIM.get_or_init(|| {
         let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("shim");
         let mut cargo = Command::new(env!("CARGO"));

@@ -133,3 +133,56 @@ async fn a_root_can_be_read_only_beside_writable_mounts() {
     assert!(source.join("y").exists() && source.join("made/here/z").exists());
     lab.finish().await;
 }
+
+/// On a machine with version 2 only the shim is born in its group; here the shim is told so by hand.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shim_can_be_born_in_its_group() {
+    let root = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].map(std::path::Path::new);
+    let Some(root) = root.into_iter().find(|root| root.join("cgroup.procs").exists()) else {
+        eprintln!("SKIPPED: needs a version 2 tree");
+        return;
+    };
+    if crate::lab::busybox().is_none() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("tempdir");
+    let program = directory.path().join("podling-shim");
+    fs::write(&program, crate::lab::shim()).expect("write");
+    fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("chmod");
+    let group = root.join(format!("podling-test-{}-born", std::process::id()));
+    fs::create_dir(&group).expect("mkdir");
+    let (ours, theirs) = seqpacket();
+    let state = directory.path().to_owned();
+    let network = Some(shim::spec::Network::default());
+    let spec = shim::spec::Sandbox {
+        id: "pod".into(),
+        state,
+        network,
+        birth_cgroup: Some(group.clone()),
+        ..Default::default()
+    };
+    shim::packet::send(&ours, &spec, &[]).expect("send");
+    let mut child = std::process::Command::new(&program).stdin(theirs).spawn().expect("spawn");
+    assert!(child.wait().expect("wait").success(), "the first process steps aside");
+    let ask = |call| shim::packet::send(&ours, &shim::protocol::Request { seq: 1, call }, &[]).expect("send");
+    ask(shim::protocol::Call::Hello);
+    let (message, _) = shim::packet::receive::<shim::protocol::Message>(&ours).expect("receive").expect("a message");
+    let shim::protocol::Message::Reply { result: Ok(shim::protocol::Reply::Hello { pid, .. }), .. } = message else {
+        panic!("{message:?}");
+    };
+    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("groups");
+    ask(shim::protocol::Call::Shutdown);
+    while let Ok(Some(_)) = shim::packet::receive::<shim::protocol::Message>(&ours) {}
+    let name = group.file_name().expect("a name").to_string_lossy().into_owned();
+    assert!(groups.lines().any(|line| line == format!("0::/{name}")), "{groups}");
+    let deadline = std::time::Instant::now() + crate::lab::PATIENCE;
+    while fs::remove_dir(&group).is_err() {
+        assert!(std::time::Instant::now() < deadline, "the group is still populated");
+        tokio::task::yield_now().await;
+    }
+}
+
+fn seqpacket() -> (std::os::fd::OwnedFd, std::os::fd::OwnedFd) {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+    socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).expect("socketpair")
+}
