@@ -3,6 +3,7 @@
 use api::status::Status;
 use serde_json::{Value, json};
 
+use crate::auth::User;
 use crate::registry::{ListOptions, Registry, Resource, Selection, Target, object as stored};
 use crate::tree::{default, integer, is_set, items, object, present, set, text};
 
@@ -10,7 +11,13 @@ use crate::tree::{default, integer, is_set, items, object, present, set, text};
 const TOLERATION_SECONDS: i64 = 300;
 
 /// Admits a new object.
-pub(crate) async fn create(registry: &Registry, resource: &Resource, tree: &mut Value) -> Result<(), Status> {
+pub(crate) async fn create(
+    registry: &Registry,
+    user: &User,
+    resource: &Resource,
+    tree: &mut Value,
+) -> Result<(), Status> {
+    own_node(user, resource, tree)?;
     if resource.kind.is_namespaced() {
         namespace(registry, resource, tree).await?;
     }
@@ -20,6 +27,20 @@ pub(crate) async fn create(registry: &Registry, resource: &Resource, tree: &mut 
         tolerations(tree);
     }
     Ok(())
+}
+
+/// A node's agent makes no node but its own, and no lease for another.
+fn own_node(user: &User, resource: &Resource, tree: &Value) -> Result<(), Status> {
+    let Some(node) = user.name.strip_prefix("system:node:").filter(|_| user.is_in("system:nodes")) else {
+        return Ok(());
+    };
+    let name = text(&tree["metadata"], "name");
+    if !["Node", "Lease"].contains(&resource.kind.kind) || name == node {
+        return Ok(());
+    }
+    let (own, kind) = (api::field::quote(node), resource.kind.singular);
+    let cause = format!("node {own} is not allowed to modify {kind} {}", api::field::quote(name));
+    Err(Status::forbidden(resource.named(), name, &cause))
 }
 
 /// Admits a deletion: the namespaces that the system lives in stay.

@@ -60,15 +60,19 @@ fn note(due: &mut Due, items: Vec<Item>) {
         if change != crate::registry::Change::Deleted {
             let tree = object::decode(&entry);
             let (namespace, name) = (text_at(&tree, &["metadata", "namespace"]), text_at(&tree, &["metadata", "name"]));
-            due.push(Reverse((last_written(&tree) + LIFETIME, entry.modified, namespace.to_owned(), name.to_owned())));
+            due.push(Reverse((
+                last_written(&tree, now()) + LIFETIME,
+                entry.modified,
+                namespace.to_owned(),
+                name.to_owned(),
+            )));
         }
     }
 }
 
 /// When an event was last written, as far as it says.
-fn last_written(event: &Value) -> Timestamp {
+fn last_written(event: &Value, now: Timestamp) -> Timestamp {
     let times = [&["metadata", "creationTimestamp"][..], &["lastTimestamp"], &["series", "lastObservedTime"]];
-    let now = now();
     let latest = times.iter().filter_map(|path| at(event, path).and_then(timestamp)).max();
     // A clock that was wrong must not keep an event for ever.
     latest.unwrap_or(now).min(now)
@@ -91,4 +95,25 @@ async fn forget(state: &State, due: &mut Due) -> Result<(), Status> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn an_event_lives_from_its_last_write() {
+        let now: Timestamp = "2026-01-02T00:00:00Z".parse().expect("a time");
+        let check = |event: Value, expected: &str| assert_eq!(last_written(&event, now).to_string(), expected);
+        check(json!({}), "2026-01-02T00:00:00Z");
+        check(json!({"metadata": {"creationTimestamp": "2026-01-01T00:00:00Z"}}), "2026-01-01T00:00:00Z");
+        let again =
+            json!({"metadata": {"creationTimestamp": "2026-01-01T00:00:00Z"}, "lastTimestamp": "2026-01-01T05:00:00Z"});
+        check(again, "2026-01-01T05:00:00Z");
+        let series = json!({"metadata": {"creationTimestamp": "2026-01-01T00:00:00Z"},
+            "series": {"lastObservedTime": "2026-01-01T06:00:00.000001Z"}});
+        check(series, "2026-01-01T06:00:00.000001Z");
+        check(json!({"lastTimestamp": "2030-01-01T00:00:00Z"}), "2026-01-02T00:00:00Z");
+    }
 }

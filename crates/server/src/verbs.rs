@@ -124,7 +124,7 @@ async fn create(
     let (mut tree, mut warnings) = body::read(&mut call, resource.kind, unknown).await?;
     place(&resource, namespace(path), &mut tree)?;
     complete(&resource, &mut tree);
-    admit::create(registry, &resource, &mut tree).await?;
+    admit::create(registry, &call.user, &resource, &mut tree).await?;
     let entry = registry.create(resource, tree, WriteOptions { dry_run }).await?;
     warnings.extend((resource.behaviour.warnings)(&stored::decode(&entry)));
     let mut response = render::one(StatusCode::CREATED, &resource, &entry, form, now());
@@ -186,7 +186,7 @@ pub(crate) async fn update(
     name(target, &mut tree)?;
     complete(&resource, &mut tree);
     if part.is_empty() && resource.behaviour.create_on_update && registry.find(target).await?.is_none() {
-        admit::create(registry, &resource, &mut tree).await?;
+        admit::create(registry, &call.user, &resource, &mut tree).await?;
         let entry = registry.create(resource, tree, WriteOptions { dry_run }).await?;
         return Ok(render::one(StatusCode::CREATED, &resource, &entry, form, now()));
     }

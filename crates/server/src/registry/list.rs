@@ -60,7 +60,9 @@ impl Registry {
             (None, At::Now) => None,
         };
         let after = token.as_ref().map(|token| format!("{prefix}{}", token.after));
-        let begun = token.as_ref().map_or_else(|| now().as_second(), |token| token.begun);
+        // A list that goes on in the present begins anew.
+        let begun = token.as_ref().filter(|token| token.revision != 0).map(|token| token.begun);
+        let begun = begun.unwrap_or_else(|| now().as_second());
         let range = Range { prefix, after, at, limit: None };
         let page = self.page(selection, range, options.limit, begun).await;
         page.map_err(|error| match (error, &token) {
