@@ -1,14 +1,12 @@
 //! Admission: what a new object may be said no to for, and what it gets beyond its defaults, because of other objects.
 
 use api::status::Status;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::auth::User;
+use crate::kinds;
 use crate::registry::{ListOptions, Registry, Resource, Selection, Target, object as stored};
-use crate::tree::{default, integer, is_set, items, object, present, set, text};
-
-/// How long a pod stays on a node that is not ready or cannot be reached.
-const TOLERATION_SECONDS: i64 = 300;
+use crate::tree::{default, integer, is_set, items, object, set, text};
 
 /// Admits a new object.
 pub(crate) async fn create(
@@ -24,7 +22,7 @@ pub(crate) async fn create(
     if resource.kind.group.is_empty() && resource.kind.kind == "Pod" {
         service_account(registry, tree).await?;
         priority(registry, resource, tree).await?;
-        tolerations(tree);
+        kinds::pod::tolerate_troubles(tree);
     }
     Ok(())
 }
@@ -134,23 +132,4 @@ async fn default_class(registry: &Registry, classes: Resource) -> Result<Option<
     let page = registry.list(&Selection::all(classes, None), &ListOptions::ALL).await?;
     let trees = page.entries.iter().map(|entry| stored::decode(entry));
     Ok(trees.filter(|class| is_set(class, "globalDefault")).min_by_key(|class| integer(class, "value")))
-}
-
-/// A pod that does not say otherwise stays for a while where its node has troubles.
-fn tolerations(pod: &mut Value) {
-    let spec = object(pod, "spec");
-    let mut tolerations = items(spec, "tolerations").to_vec();
-    for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
-        let said = tolerations.iter().any(|toleration| {
-            let (own, effect) = (text(toleration, "key"), text(toleration, "effect"));
-            (own == key || own.is_empty()) && ["NoExecute", ""].contains(&effect)
-        });
-        if !said {
-            tolerations.push(json!({"key": key, "operator": "Exists", "effect": "NoExecute",
-                "tolerationSeconds": TOLERATION_SECONDS}));
-        }
-    }
-    if present(spec, "tolerations").is_some() || !tolerations.is_empty() {
-        set(spec, "tolerations", tolerations);
-    }
 }

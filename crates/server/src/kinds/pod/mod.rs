@@ -13,12 +13,12 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{Behaviour, check};
-use crate::tree::{at, integer, is_set, items, object, put, set, text};
+use crate::tree::{at, default, integer, is_set, items, object, present, put, set, text};
 
 pub(super) const BEHAVIOUR: Behaviour = Behaviour {
     defaults: defaults::pod,
     prepare_create,
-    prepare_update: |new, old| put(new, "status", old.get("status").cloned()),
+    prepare_update,
     prepare_status: update::prepare_status,
     validate: validate::create,
     validate_update: update::validate,
@@ -33,6 +33,40 @@ pub(super) const BEHAVIOUR: Behaviour = Behaviour {
     has_generation: true,
     ..Behaviour::PLAIN
 };
+
+/// How long a pod stays on a node that is not ready or cannot be reached.
+const TOLERATION_SECONDS: i64 = 300;
+
+/// A pod that does not say otherwise stays for a while where its node has troubles.
+pub(crate) fn tolerate_troubles(pod: &mut Value) {
+    let spec = object(pod, "spec");
+    let mut tolerations = items(spec, "tolerations").to_vec();
+    for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
+        let said = tolerations.iter().any(|toleration| {
+            let (own, effect) = (text(toleration, "key"), text(toleration, "effect"));
+            (own == key || own.is_empty()) && ["NoExecute", ""].contains(&effect)
+        });
+        if !said {
+            tolerations.push(json!({"key": key, "operator": "Exists", "effect": "NoExecute",
+                "tolerationSeconds": TOLERATION_SECONDS}));
+        }
+    }
+    if present(spec, "tolerations").is_some() || !tolerations.is_empty() {
+        set(spec, "tolerations", tolerations);
+    }
+}
+
+/// An update keeps the status, and what admission once filled in and the update does not name.
+fn prepare_update(new: &mut Value, old: &Value) {
+    put(new, "status", old.get("status").cloned());
+    tolerate_troubles(new);
+    let spec = object(new, "spec");
+    for name in ["priority", "preemptionPolicy"] {
+        if let Some(value) = present(&old["spec"], name) {
+            default(spec, name, value.clone());
+        }
+    }
+}
 
 /// Fills in the spec of a pod that is yet to be made.
 pub(crate) fn fill_spec(spec: &mut Value) {
