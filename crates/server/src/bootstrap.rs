@@ -10,25 +10,25 @@ use crate::tree::text;
 
 const NAMESPACES: [&str; 4] = ["default", "kube-node-lease", "kube-public", "kube-system"];
 
-/// Makes what is missing.
+/// Makes what is missing, all at once, so that the store has to sync only a few times.
 pub(crate) async fn run(registry: &Registry, cluster: &Cluster) -> Result<(), Status> {
-    for name in NAMESPACES {
-        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
-        ensure(registry, Resource::known("", "namespaces"), namespace).await?;
-    }
-    for (name, value) in kinds::SYSTEM_PRIORITIES {
-        let description = format!(
-            "Used for {}.",
-            match name {
-                "system-node-critical" => "pods that must not be moved from their node",
-                _ => "pods that the cluster cannot be without, but that may move",
-            }
-        );
-        let class = json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name},
-            "value": value, "description": description});
-        ensure(registry, Resource::known("scheduling.k8s.io", "priorityclasses"), class).await?;
-    }
-    ensure(registry, Resource::known("", "services"), service(cluster)).await
+    let namespaces = NAMESPACES.map(|name| {
+        let tree = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+        (Resource::known("", "namespaces"), tree)
+    });
+    let classes = kinds::SYSTEM_PRIORITIES.map(|(name, value)| {
+        let what = match name {
+            "system-node-critical" => "pods that must not be moved from their node",
+            _ => "pods that the cluster cannot be without, but that may move",
+        };
+        let tree = json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name},
+            "value": value, "description": format!("Used for {what}.")});
+        (Resource::known("scheduling.k8s.io", "priorityclasses"), tree)
+    });
+    let service = (Resource::known("", "services"), service(cluster));
+    let all = namespaces.into_iter().chain(classes).chain([service]);
+    let all = all.map(|(resource, tree)| ensure(registry, resource, tree));
+    futures_util::future::try_join_all(all).await.map(drop)
 }
 
 /// The service under which pods find the API server.

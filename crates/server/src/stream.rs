@@ -5,7 +5,7 @@ use std::time::Duration;
 use api::status::Status;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Response};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use wire::Body;
 
 use crate::registry::{Feed, Item, now, object};
@@ -41,7 +41,7 @@ impl Stream {
         let end = Instant::now() + self.timeout;
         let mut bookmark = Instant::now() + BOOKMARK_EVERY;
         let initial = std::mem::take(&mut self.feed.initial);
-        self.send(sender, &initial).await?;
+        self.send(sender, &initial, end).await?;
         loop {
             let told = tokio::select! {
                 () = sender.closed() => return Ok(()),
@@ -54,16 +54,18 @@ impl Stream {
             };
             match told {
                 None => return Ok(()),
-                Some(Ok(items)) => self.send(sender, &items).await?,
+                Some(Ok(items)) => self.send(sender, &items, end).await?,
                 Some(Err(status)) => return sender.send(error_line(&status)).await,
             }
         }
     }
 
-    async fn send(&mut self, sender: &wire::body::Sender, items: &[Item]) -> Result<(), wire::Error> {
+    /// A client that reads nothing until the end of its time is taken for gone.
+    async fn send(&mut self, sender: &wire::body::Sender, items: &[Item], end: Instant) -> Result<(), wire::Error> {
         let now = now();
         for item in items {
-            sender.send(self.lines.line(item, now)).await?;
+            let sent = timeout_at(end, sender.send(self.lines.line(item, now)));
+            sent.await.map_err(|_| wire::Error::Closed)??;
         }
         Ok(())
     }
