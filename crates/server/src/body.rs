@@ -58,7 +58,12 @@ async fn read_type(call: &mut Call, of: &str) -> Result<Value, Status> {
     let value = match media.as_str() {
         PROTOBUF => protobuf::envelope(&bytes).and_then(|envelope| protobuf::decode_type(of, envelope.raw)),
         YAML => json::decode_type(of, &from_yaml(&bytes)?, Policy::Ignore).map(|decoded| decoded.value),
-        "" | JSON => json::decode_type(of, &bytes, Policy::Ignore).map(|decoded| decoded.value),
+        "" | JSON => match json::parse(&bytes) {
+            Ok(_) => json::decode_type(of, &bytes, Policy::Ignore).map(|decoded| decoded.value),
+            Err(error) => {
+                return Err(Status::bad_request(format!("couldn't get version/kind; json parse error: {error}")));
+            }
+        },
         _ => return Err(unsupported()),
     };
     value.map_err(error::of_api)

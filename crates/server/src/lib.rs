@@ -39,7 +39,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use tokio::task::JoinHandle;
 use wire::{Body, Service};
 
@@ -147,11 +147,11 @@ impl Drop for Server {
 impl Service for Server {
     fn call(&self, request: Request<Body>) -> BoxFuture<'_, Response<Body>> {
         let state = self.state.clone();
+        let is_head = request.method() == Method::HEAD;
         Box::pin(async move {
-            match route::answer(&state, request).await {
-                Ok(response) => response,
-                Err(status) => error::response(&status),
-            }
+            let answer = route::answer(&state, request).await;
+            let response = answer.unwrap_or_else(|status| error::response(&status));
+            if is_head { response.map(|_| wire::body::empty()) } else { response }
         })
     }
 }

@@ -12,7 +12,7 @@ use wire::Body;
 
 use crate::negotiate::Form;
 use crate::registry::{Change, Item, Page, Resource, object};
-use crate::table::{self, json_bytes};
+use crate::table::{self, Format, Include, json_bytes};
 
 /// A response of JSON text.
 pub(crate) fn json(code: StatusCode, bytes: impl Into<Bytes>) -> Response<Body> {
@@ -139,7 +139,7 @@ impl Lines {
                 let left = store::Entry { key, value, created, modified: *revision, stamp, memo };
                 self.change(Change::Deleted, &left, now)
             }
-            Item::Bookmark { revision, initial } => self.bookmark(*revision, *initial),
+            Item::Bookmark { revision, initial } => self.bookmark(*revision, *initial, now),
         }
     }
 
@@ -157,7 +157,7 @@ impl Lines {
         }
     }
 
-    fn bookmark(&mut self, revision: Revision, initial: bool) -> Bytes {
+    fn bookmark(&mut self, revision: Revision, initial: bool, now: Timestamp) -> Bytes {
         let mut meta = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
         if initial {
             meta["annotations"] = json!({"k8s.io/initial-events-end": "true"});
@@ -170,8 +170,9 @@ impl Lines {
                 json!({"kind": "PartialObjectMetadata", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": meta})
             }
             Form::Table(format) => {
-                let object = json!({"kind": "PartialObjectMetadata", "apiVersion": format!("meta.k8s.io/{}", format.version), "metadata": meta});
-                let row = json!({"cells": [], "object": object});
+                // The row of an object of which nothing is known but the revision.
+                let format = Format { include: Include::Metadata, ..format };
+                let row = table::row(self.resource.behaviour, format, &json!({"metadata": meta}), now);
                 let list = json!({"resourceVersion": revision.to_string()});
                 table::table(self.resource.behaviour, format, list, vec![row], !self.columns_told)
             }

@@ -41,9 +41,9 @@ fn audit_id() -> HeaderValue {
 fn verb(call: &Call, path: &ResourcePath) -> Option<&'static str> {
     let watch = path.watch || (call.query.is_true("watch") && path.name.is_none());
     Some(match (call.method(), path.name.is_some()) {
-        (&Method::GET | &Method::HEAD, _) if watch => "watch",
-        (&Method::GET | &Method::HEAD, true) => "get",
-        (&Method::GET | &Method::HEAD, false) => "list",
+        (&Method::GET, _) if watch => "watch",
+        (&Method::GET, true) => "get",
+        (&Method::GET, false) => "list",
         (&Method::POST, _) => "create",
         (&Method::PUT, _) => "update",
         (&Method::PATCH, _) => "patch",
@@ -81,7 +81,8 @@ fn check_verb(kind: &Kind, path: &ResourcePath, verb: &str) -> Result<(), Status
     let single = ["get", "update", "patch", "delete"].contains(&verb);
     let placed = !kind.is_namespaced() || path.namespace.is_some() || ["list", "watch", "create"].contains(&verb);
     let in_namespace = kind.is_namespaced() || path.namespace.is_none() || kind.kind == "Namespace";
-    if !in_namespace {
+    let lost = kind.is_namespaced() && path.namespace.is_none() && path.name.is_some() && verb != "create";
+    if !in_namespace || lost {
         return Err(Status::unknown_path());
     }
     let unnamed_create =

@@ -1,6 +1,7 @@
 //! Rules for the metadata that all kinds share.
 
 use api::field::{FieldError, Path};
+use api::kind::Kind;
 use serde_json::Value;
 
 use super::check::{self, Wrongs, report};
@@ -9,7 +10,8 @@ use crate::tree::{entries, integer, is_set, items, present, text};
 const MAX_ANNOTATIONS: usize = 256 << 10;
 
 /// What is wrong with the metadata of a new object.
-pub(crate) fn validate(object: &Value, namespaced: bool, name: fn(&str) -> Wrongs) -> Vec<FieldError> {
+pub(crate) fn validate(object: &Value, kind: &Kind, name: fn(&str) -> Wrongs) -> Vec<FieldError> {
+    let namespaced = kind.is_namespaced();
     let meta = &object["metadata"];
     let path = Path::new("metadata");
     let mut errors = Vec::new();
@@ -27,13 +29,15 @@ pub(crate) fn validate(object: &Value, namespaced: bool, name: fn(&str) -> Wrong
         (false, "") => {}
         (false, _) => errors.push(FieldError::forbidden(&path.child("namespace"), "not allowed on this type")),
     }
+    not_negative(&mut errors, meta, "generation", &path);
     shared(&mut errors, meta, &path);
     finalizers(&mut errors, meta, &path.child("finalizers"));
+    qualified_finalizers(&mut errors, kind, meta, &path.child("finalizers"));
     errors
 }
 
 /// What is wrong with the metadata of a changed object.
-pub(crate) fn validate_update(new: &Value, old: &Value) -> Vec<FieldError> {
+pub(crate) fn validate_update(kind: &Kind, new: &Value, old: &Value) -> Vec<FieldError> {
     let (meta, before) = (&new["metadata"], &old["metadata"]);
     let path = Path::new("metadata");
     let mut errors = Vec::new();
@@ -44,7 +48,19 @@ pub(crate) fn validate_update(new: &Value, old: &Value) -> Vec<FieldError> {
         immutable(&mut errors, meta.get(name), before.get(name), &path.child(name));
     }
     shared(&mut errors, meta, &path);
+    qualified_finalizers(&mut errors, kind, meta, &path.child("finalizers"));
     errors
+}
+
+/// Finalizers of core kinds name a domain, unless they are Kubernetes' own.
+fn qualified_finalizers(errors: &mut Vec<FieldError>, kind: &Kind, meta: &Value, path: &Path) {
+    let own = ["kubernetes", "orphan", "foregroundDeletion"];
+    for (number, name) in items(meta, "finalizers").iter().filter_map(Value::as_str).enumerate() {
+        if kind.group.is_empty() && !name.contains('/') && !own.contains(&name) {
+            let detail = "name is neither a standard finalizer name nor is it fully qualified";
+            errors.push(FieldError::invalid(&path.index(number), name, detail));
+        }
+    }
 }
 
 /// A field that may not change.

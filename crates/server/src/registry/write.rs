@@ -169,7 +169,7 @@ impl Registry {
 /// What is wrong with a change.
 fn check(resource: &Resource, part: &str, new: &Value, old: &Value) -> Vec<FieldError> {
     let behaviour = resource.behaviour;
-    let mut errors = meta::validate_update(new, old);
+    let mut errors = meta::validate_update(resource.kind, new, old);
     match part {
         "" => errors.extend((behaviour.validate_update)(new, old)),
         "status" => errors.extend((behaviour.validate_status)(new, old)),
@@ -194,14 +194,7 @@ fn prepare(resource: &Resource, tree: &mut Value) {
     let now = now();
     (resource.behaviour.prepare_create)(tree, now);
     let meta = object(tree, "metadata");
-    for name in [
-        "selfLink",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "resourceVersion",
-        "managedFields",
-        "generation",
-    ] {
+    for name in ["selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "resourceVersion", "managedFields"] {
         remove(meta, name);
     }
     set(meta, "uid", uid());
@@ -213,7 +206,7 @@ fn prepare(resource: &Resource, tree: &mut Value) {
 
 fn validate(resource: &Resource, tree: &Value) -> Result<(), Status> {
     let behaviour = resource.behaviour;
-    let mut errors = meta::validate(tree, resource.kind.is_namespaced(), behaviour.name);
+    let mut errors = meta::validate(tree, resource.kind, behaviour.name);
     errors.extend((behaviour.validate)(tree));
     errors.extend(resource.conversion.iter().flat_map(|conversion| (conversion.validate)(tree, None)));
     if errors.is_empty() {
