@@ -101,8 +101,8 @@ impl Seen {
 
 /// The status to report.
 pub fn compose(pod: &Pod, view: &View, now: Timestamp) -> Value {
-    let init: Vec<Value> = pod.init_containers().iter().map(|c| container(c, view, true)).collect();
-    let main: Vec<Value> = pod.containers().iter().map(|c| container(c, view, false)).collect();
+    let init: Vec<Value> = pod.init_containers().iter().map(|c| container(pod, c, view)).collect();
+    let main: Vec<Value> = pod.containers().iter().map(|c| container(pod, c, view)).collect();
     let phase = view.verdict.as_ref().map_or_else(|| phase(pod, view), |verdict| verdict.phase);
     let mut status = json!({
         "phase": phase,
@@ -269,11 +269,14 @@ fn missing_gates(pod: &Pod) -> Option<String> {
     (!missing.is_empty()).then(|| missing.join(", "))
 }
 
-fn container(container: &core::Container, view: &View, is_init: bool) -> Value {
+fn container(pod: &Pod, container: &core::Container, view: &View) -> Value {
+    let is_init = pod.init_containers().iter().any(|init| init.name == container.name);
+    // What has not begun waits for the init containers, if there are any.
+    let before = if pod.init_containers().is_empty() { "ContainerCreating" } else { "PodInitializing" };
     let blank = Seen::default();
     let seen = seen(view, &container.name).unwrap_or(&blank);
     let is_running = seen.is_running();
-    let (state, last) = states(seen, view, is_init);
+    let (state, last) = states(seen, before);
     // The newest container says what runs or ran; before the first one it is what the pod asks for.
     let image = seen.current.as_ref().map_or(container.image.as_deref().unwrap_or_default(), |r| r.image.as_str());
     let mut status = json!({
@@ -298,7 +301,7 @@ fn container(container: &core::Container, view: &View, is_init: bool) -> Value {
     status
 }
 
-fn states(seen: &Seen, view: &View, is_init: bool) -> (Value, Value) {
+fn states(seen: &Seen, before: &str) -> (Value, Value) {
     let terminated = |record: Option<&Record>| {
         let ended = record.and_then(|record| record.end.as_ref().map(|end| (record, end)));
         ended.map_or_else(|| json!({}), |(record, end)| json!({"terminated": termination(record, end)}))
@@ -317,11 +320,7 @@ fn states(seen: &Seen, view: &View, is_init: bool) -> (Value, Value) {
             let started = record.started.map(time::format);
             (json!({"running": {"startedAt": started}}), terminated(seen.previous.as_ref()))
         }
-        None => {
-            let has_init = view.containers.len() > 1 && !is_init && view.containers.iter().any(|s| s.current.is_some());
-            let reason = if has_init { "PodInitializing" } else { "ContainerCreating" };
-            (json!({"waiting": {"reason": reason}}), json!({}))
-        }
+        None => (json!({"waiting": {"reason": before}}), json!({})),
     }
 }
 

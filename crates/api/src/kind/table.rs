@@ -100,6 +100,35 @@ const SERVICE: Kind = Kind {
     ..ROW
 };
 
+const REPLICATION_CONTROLLER: Kind = Kind {
+    kind: "ReplicationController",
+    list_kind: "ReplicationControllerList",
+    plural: "replicationcontrollers",
+    singular: "replicationcontroller",
+    short_names: &["rc"],
+    categories: &["all"],
+    subresources: &[core("status", "ReplicationController", PART)],
+    schema: "io.k8s.api.core.v1.ReplicationController",
+    has_status: true,
+    storage: Some("replicationcontrollers"),
+    ..ROW
+};
+
+const DEPLOYMENT: Kind = Kind {
+    group: "apps",
+    kind: "Deployment",
+    list_kind: "DeploymentList",
+    plural: "deployments",
+    singular: "deployment",
+    short_names: &["deploy"],
+    categories: &["all"],
+    subresources: &[Subresource { name: "status", group: "apps", version: "v1", kind: "Deployment", verbs: PART }],
+    schema: "io.k8s.api.apps.v1.Deployment",
+    has_status: true,
+    storage: Some("deployments"),
+    ..ROW
+};
+
 const EVENT: Kind = Kind {
     kind: "Event",
     list_kind: "EventList",
@@ -262,9 +291,11 @@ pub static ALL: &[Kind] = &[
     NODE,
     POD,
     POD_TEMPLATE,
+    REPLICATION_CONTROLLER,
     SECRET,
     SERVICE_ACCOUNT,
     SERVICE,
+    DEPLOYMENT,
     EVENTS_EVENT,
     SELF_SUBJECT_REVIEW,
     TOKEN_REVIEW,

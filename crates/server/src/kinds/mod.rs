@@ -15,6 +15,7 @@ mod priority_class;
 mod secret;
 mod service;
 mod service_account;
+mod workload;
 
 use api::field::FieldError;
 use jiff::Timestamp;
@@ -93,6 +94,7 @@ impl Behaviour {
 pub(crate) fn behaviour(kind: &str) -> &'static Behaviour {
     match kind {
         "ConfigMap" => &config_map::BEHAVIOUR,
+        "Deployment" => &workload::DEPLOYMENT,
         "Event" => &event::BEHAVIOUR,
         "Lease" => &lease::BEHAVIOUR,
         "Namespace" => &namespace::BEHAVIOUR,
@@ -100,6 +102,7 @@ pub(crate) fn behaviour(kind: &str) -> &'static Behaviour {
         "Pod" => &pod::BEHAVIOUR,
         "PodTemplate" => &pod_template::BEHAVIOUR,
         "PriorityClass" => &priority_class::BEHAVIOUR,
+        "ReplicationController" => &workload::REPLICATION_CONTROLLER,
         "Secret" => &secret::BEHAVIOUR,
         "Service" => &service::BEHAVIOUR,
         "ServiceAccount" => &service_account::BEHAVIOUR,

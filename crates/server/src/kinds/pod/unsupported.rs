@@ -6,16 +6,14 @@ use serde_json::Value;
 use crate::tree::{items, present, text};
 
 /// Fields of the spec.
-const SPEC: [&str; 13] = [
+const SPEC: [&str; 11] = [
     "affinity",
     "topologySpreadConstraints",
     "resourceClaims",
     "runtimeClassName",
     "overhead",
-    "readinessGates",
     "setHostnameAsFQDN",
     "resources",
-    "hostnameOverride",
     "schedulingGroup",
     "evictionResponders",
     "ephemeralContainers",
@@ -33,12 +31,11 @@ const CONTAINER: [&str; 8] = [
     "restartPolicy",
 ];
 /// Fields of a mount.
-const MOUNT: [&str; 5] = ["subPath", "subPathExpr", "mountPropagation", "recursiveReadOnly", "bindMountOptions"];
+const MOUNT: [&str; 2] = ["recursiveReadOnly", "bindMountOptions"];
 /// Fields of a pod's security context.
-const POD_SECURITY: [&str; 5] =
-    ["sysctls", "seLinuxOptions", "seLinuxChangePolicy", "appArmorProfile", "windowsOptions"];
+const POD_SECURITY: [&str; 4] = ["seLinuxOptions", "seLinuxChangePolicy", "appArmorProfile", "windowsOptions"];
 /// Fields of a container's security context.
-const SECURITY: [&str; 4] = ["seLinuxOptions", "appArmorProfile", "windowsOptions", "procMount"];
+const SECURITY: [&str; 3] = ["seLinuxOptions", "appArmorProfile", "windowsOptions"];
 
 /// One sentence per field.
 pub(super) fn warnings(pod: &Value) -> Vec<String> {
@@ -52,7 +49,7 @@ pub(super) fn warnings(pod: &Value) -> Vec<String> {
     }
     for (number, volume) in items(spec, "volumes").iter().enumerate() {
         let sources = volume.as_object().into_iter().flatten().map(|(name, _)| name.as_str());
-        let sources = sources.filter(|name| !["name", "emptyDir"].contains(name));
+        let sources = sources.filter(|name| !["name", "emptyDir", "hostPath"].contains(name));
         found.extend(sources.map(|name| format!("spec.volumes[{number}].{name}")));
     }
     push_fields(&mut found, &spec["securityContext"], "spec.securityContext", &POD_SECURITY);
