@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::auth::User;
 use crate::kinds;
 use crate::registry::{ListOptions, Registry, Resource, Selection, Target, object as stored};
-use crate::tree::{default, integer, is_set, items, object, set, text};
+use crate::tree::{integer, is_set, items, object, set, text};
 
 /// Admits a new object.
 pub(crate) async fn create(
@@ -23,6 +23,7 @@ pub(crate) async fn create(
         service_account(registry, tree).await?;
         priority(registry, resource, tree).await?;
         kinds::pod::tolerate_troubles(tree);
+        runtime_class(resource, tree)?;
     }
     Ok(())
 }
@@ -93,6 +94,17 @@ async fn service_account(registry: &Registry, pod: &mut Value) -> Result<(), Sta
     Ok(())
 }
 
+/// There are no runtime classes, so none is found.
+fn runtime_class(resource: &Resource, pod: &Value) -> Result<(), Status> {
+    match text(&pod["spec"], "runtimeClassName") {
+        "" => Ok(()),
+        class => {
+            let cause = format!("pod rejected: RuntimeClass {} not found", api::field::quote(class));
+            Err(Status::forbidden(resource.named(), text(&pod["metadata"], "name"), &cause))
+        }
+    }
+}
+
 /// The pod's priority is that of its class, or of the default class.
 async fn priority(registry: &Registry, resource: &Resource, pod: &mut Value) -> Result<(), Status> {
     let name = text(&pod["metadata"], "name").to_owned();
@@ -123,8 +135,17 @@ async fn priority(registry: &Registry, resource: &Resource, pod: &mut Value) -> 
         );
         return Err(Status::forbidden(resource.named(), &name, &cause));
     }
+    let policy = policy.unwrap_or("PreemptLowerPriority");
+    let said = text(spec, "preemptionPolicy");
+    if !said.is_empty() && said != policy {
+        let cause = format!(
+            "the string value of PreemptionPolicy ({said}) must not be provided in pod spec; priority admission controller \
+             computed {policy} from the given PriorityClass name"
+        );
+        return Err(Status::forbidden(resource.named(), &name, &cause));
+    }
     set(spec, "priority", number);
-    default(spec, "preemptionPolicy", policy.unwrap_or("PreemptLowerPriority"));
+    set(spec, "preemptionPolicy", policy);
     Ok(())
 }
 

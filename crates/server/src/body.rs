@@ -47,40 +47,48 @@ fn from_yaml(bytes: &[u8]) -> Result<Vec<u8>, Status> {
     Ok(crate::table::json_bytes(&first).to_vec())
 }
 
-/// Reads a struct that need not say what it is; unknown fields do not matter.
-async fn read_type(call: &mut Call, of: &str) -> Result<Value, Status> {
+/// Reads a struct that need not say what it is.
+async fn read_type(call: &mut Call, of: &str, policy: Policy) -> Result<(Value, Vec<String>), Status> {
     let media = call.content_type();
     let bytes = call.body().await?;
     if bytes.is_empty() {
-        return Ok(Map::new().into());
+        return Ok((Map::new().into(), Vec::new()));
     }
     let of = schema::lookup(of).ok_or_else(|| Status::internal(format!("no type {of} in the schema")))?;
-    let value = match media.as_str() {
-        PROTOBUF => protobuf::envelope(&bytes).and_then(|envelope| protobuf::decode_type(of, envelope.raw)),
-        YAML => json::decode_type(of, &from_yaml(&bytes)?, Policy::Ignore).map(|decoded| decoded.value),
+    let decoded = match media.as_str() {
+        PROTOBUF => protobuf::envelope(&bytes)
+            .and_then(|envelope| protobuf::decode_type(of, envelope.raw))
+            .map(|value| Decoded { value, warnings: Vec::new() }),
+        YAML => json::decode_type(of, &from_yaml(&bytes)?, policy),
         "" | JSON => match json::parse(&bytes) {
-            Ok(_) => json::decode_type(of, &bytes, Policy::Ignore).map(|decoded| decoded.value),
+            Ok(_) => json::decode_type(of, &bytes, policy),
             Err(error) => {
                 return Err(Status::bad_request(format!("couldn't get version/kind; json parse error: {error}")));
             }
         },
         _ => return Err(unsupported()),
     };
-    value.map_err(error::of_api)
+    let Decoded { value, warnings } = decoded.map_err(error::of_api)?;
+    Ok((value, warnings))
 }
 
 /// Reads an object that need not say what it is.
-pub(crate) async fn loose(call: &mut Call, group: &str, name: &str) -> Result<Value, Status> {
+pub(crate) async fn loose(
+    call: &mut Call,
+    group: &str,
+    name: &str,
+    policy: Policy,
+) -> Result<(Value, Vec<String>), Status> {
     let kind = kind::by_kind(group, "v1", name).ok_or_else(Status::unknown_path)?;
-    let mut tree = read_type(call, kind.schema).await?;
+    let (mut tree, warnings) = read_type(call, kind.schema, policy).await?;
     default_text(&mut tree, "apiVersion", &kind.api_version());
     default_text(&mut tree, "kind", kind.kind);
-    Ok(tree)
+    Ok((tree, warnings))
 }
 
 /// Reads the options of a deletion; no body means none.
 pub(crate) async fn delete_options(call: &mut Call) -> Result<Value, Status> {
-    read_type(call, DELETE_OPTIONS).await
+    Ok(read_type(call, DELETE_OPTIONS, Policy::Ignore).await?.0)
 }
 
 /// A patch that has been read.

@@ -10,7 +10,7 @@ use http::{Response, StatusCode};
 use serde_json::{Value, json};
 use wire::Body;
 
-use crate::call::Call;
+use crate::call::{Call, warn};
 use crate::registry::{DeleteOptions, Registry, Resource, Target, Update, WriteOptions, now};
 use crate::tree::{text, text_at};
 use crate::{State, body, error, kinds, options, proxy, render, verbs};
@@ -115,7 +115,8 @@ fn created() -> Response<Body> {
 /// Deletes a pod on behalf of someone who empties a node.
 async fn evict(registry: &Registry, mut call: Call, target: &Target) -> Result<Response<Body>, Status> {
     let query_dry_run = options::dry_run(&call.query, "CreateOptions")?;
-    let eviction = body::loose(&mut call, "policy", "Eviction").await?;
+    let unknown = options::unknown(&call.query, "CreateOptions")?;
+    let (eviction, warnings) = body::loose(&mut call, "policy", "Eviction", unknown).await?;
     let said = text_at(&eviction, &["metadata", "name"]);
     if !said.is_empty() && said != target.name {
         return Err(Status::bad_request("name in URL does not match name in Eviction object"));
@@ -124,5 +125,7 @@ async fn evict(registry: &Registry, mut call: Call, target: &Target) -> Result<R
     let asked = options::delete(&api::query::Query::default(), &wanted)?;
     let dry_run = asked.dry_run || query_dry_run;
     registry.delete(target, &DeleteOptions { dry_run, ..asked }).await?;
-    Ok(created())
+    let mut response = created();
+    warn(&mut response, &warnings);
+    Ok(response)
 }

@@ -264,8 +264,14 @@ fn check_uid(target: &Target, wanted: &str, old: &Value) -> Result<(), Status> {
 fn keep_identity(new: &mut Value, old: &Value) {
     let before = &old["metadata"];
     let meta = object(new, "metadata");
-    for name in ["creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds"] {
+    for name in ["creationTimestamp", "generation"] {
         put(meta, name, before.get(name).cloned());
+    }
+    // What is being deleted stays so; what is not must be told that it cannot be deleted like this.
+    for name in ["deletionTimestamp", "deletionGracePeriodSeconds"] {
+        if let Some(value) = before.get(name) {
+            set(meta, name, value.clone());
+        }
     }
     if text(meta, "uid").is_empty() {
         put(meta, "uid", before.get("uid").cloned());

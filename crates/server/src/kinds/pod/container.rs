@@ -14,6 +14,8 @@ use crate::tree::{at, integer, is_set, items, present, text};
 pub(super) struct Surroundings<'a> {
     /// The volumes that are all right.
     pub(super) volumes: BTreeSet<&'a str>,
+    /// The pod's claims of devices.
+    pub(super) claims: BTreeSet<&'a str>,
     /// Whether the pod has its own user namespace.
     pub(super) own_users: bool,
     /// The pod's grace period.
@@ -41,7 +43,7 @@ pub(super) fn common(errors: &mut Vec<FieldError>, container: &Value, path: &Pat
     let words = ["Always", "IfNotPresent", "Never"];
     one_of(errors, &path.child("imagePullPolicy"), text(container, "imagePullPolicy"), &words);
     if let Some(resources) = present(container, "resources") {
-        resources::validate(errors, resources, &path.child("resources"));
+        resources::validate(errors, resources, &around.claims, &path.child("resources"));
     }
     resize_policy(errors, container, &path.child("resizePolicy"));
     if let Some(context) = present(container, "securityContext") {
@@ -70,10 +72,6 @@ fn ports(errors: &mut Vec<FieldError>, container: &Value, path: &Path) {
             report_number(errors, &path.child("hostPort"), host, check::port_number(host));
         }
         one_of(errors, &path.child("protocol"), text(port, "protocol"), &["SCTP", "TCP", "UDP"]);
-        let address = text(port, "hostIP");
-        if !address.is_empty() {
-            report(errors, &path.child("hostIP"), address, check::ip_address(address));
-        }
     }
 }
 
@@ -301,12 +299,11 @@ fn devices(errors: &mut Vec<FieldError>, container: &Value, path: &Path) {
     }
 }
 
+/// Upstream names the list, not its element.
 fn resize_policy(errors: &mut Vec<FieldError>, container: &Value, path: &Path) {
-    for (number, policy) in items(container, "resizePolicy").iter().enumerate() {
-        let path = path.index(number);
-        one_of(errors, &path.child("resourceName"), text(policy, "resourceName"), &["cpu", "memory"]);
-        let words = ["NotRequired", "RestartContainer"];
-        one_of(errors, &path.child("restartPolicy"), text(policy, "restartPolicy"), &words);
+    for policy in items(container, "resizePolicy") {
+        one_of(errors, path, text(policy, "resourceName"), &["cpu", "memory"]);
+        one_of(errors, path, text(policy, "restartPolicy"), &["NotRequired", "RestartContainer"]);
     }
 }
 

@@ -8,6 +8,7 @@ mod unsupported;
 mod update;
 mod validate;
 mod volume;
+mod warnings;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -114,7 +115,7 @@ fn warnings(pod: &Value) -> Vec<String> {
             wrongs.join(" ")
         ));
     }
-    warnings.extend(unsupported::hidden_variables(pod));
+    warnings.extend(warnings::of(pod));
     warnings.extend(unsupported::warnings(pod));
     warnings
 }

@@ -1,6 +1,7 @@
 //! Rules for resources: names, quantities, requests within limits.
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 
 use api::field::{FieldError, Path};
 use api::quantity::Quantity;
@@ -15,7 +16,7 @@ const STANDARD: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
 const QUOTA_ONLY: [&str; 6] = ["storage", "pods", "requests.cpu", "requests.memory", "limits.cpu", "limits.memory"];
 
 /// The resources of a container or a pod.
-pub(super) fn validate(errors: &mut Vec<FieldError>, resources: &Value, path: &Path) {
+pub(super) fn validate(errors: &mut Vec<FieldError>, resources: &Value, known: &BTreeSet<&str>, path: &Path) {
     let limits = path.child("limits");
     for (name, quantity) in entries(resources, "limits") {
         amount(errors, name, quantity, &limits.key(name));
@@ -26,18 +27,30 @@ pub(super) fn validate(errors: &mut Vec<FieldError>, resources: &Value, path: &P
         let limit = resources.get("limits").and_then(|limits| limits.get(name));
         within(errors, name, (quantity, limit), (&requests, &limits));
     }
-    if !items(resources, "claims").is_empty() {
-        for (number, claim) in items(resources, "claims").iter().enumerate() {
-            if text(claim, "name").is_empty() {
-                errors.push(FieldError::required(&path.child("claims").index(number), ""));
-            }
-        }
-    }
+    claims(errors, resources, known, &path.child("claims"));
     let named = |list: &str, what: fn(&str) -> bool| entries(resources, list).any(|(name, _)| what(name));
     let huge = |name: &str| name.starts_with("hugepages-");
     let basic = |name: &str| name == "cpu" || name == "memory";
     if (named("limits", huge) || named("requests", huge)) && !named("limits", basic) && !named("requests", basic) {
         errors.push(FieldError::forbidden(path, "HugePages require cpu or memory"));
+    }
+}
+
+/// A container uses only what its pod has claimed.
+fn claims(errors: &mut Vec<FieldError>, resources: &Value, known: &BTreeSet<&str>, path: &Path) {
+    for (number, claim) in items(resources, "claims").iter().enumerate() {
+        let (name, path) = (text(claim, "name"), path.index(number));
+        if name.is_empty() {
+            errors.push(FieldError::required(&path, ""));
+        } else if !known.contains(name) {
+            let mut error = FieldError::not_found(&path, name);
+            error.detail = "must be one of the names in pod.spec.resourceClaims".to_owned();
+            error.detail.push_str(&match known.is_empty() {
+                true => " which is empty".to_owned(),
+                false => format!(": {}", known.iter().copied().collect::<Vec<_>>().join(", ")),
+            });
+            errors.push(error);
+        }
     }
 }
 

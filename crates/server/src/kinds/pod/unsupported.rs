@@ -3,14 +3,13 @@
 
 use serde_json::Value;
 
-use crate::tree::{items, present, text};
+use crate::tree::{items, present};
 
 /// Fields of the spec.
-const SPEC: [&str; 11] = [
+const SPEC: [&str; 10] = [
     "affinity",
     "topologySpreadConstraints",
     "resourceClaims",
-    "runtimeClassName",
     "overhead",
     "setHostnameAsFQDN",
     "resources",
@@ -75,25 +74,4 @@ fn container(found: &mut Vec<String>, item: &Value, path: &str) {
 fn push_fields(found: &mut Vec<String>, object: &Value, path: &str, names: &[&str]) {
     let said = names.iter().filter(|name| present(object, name).is_some_and(|value| value != "" && value != "None"));
     found.extend(said.map(|name| format!("{path}.{name}")));
-}
-
-/// What upstream warns of: a variable that hides an earlier one.
-pub(super) fn hidden_variables(pod: &Value) -> Vec<String> {
-    let mut found = Vec::new();
-    for list in ["initContainers", "containers"] {
-        for (number, item) in items(&pod["spec"], list).iter().enumerate() {
-            let variables = items(item, "env");
-            for (at, variable) in variables.iter().enumerate() {
-                let name = text(variable, "name");
-                if variables[..at].iter().any(|earlier| text(earlier, "name") == name) {
-                    let path = format!("spec.{list}[{number}].env[{at}]");
-                    let name = api::field::quote(name);
-                    found.push(format!(
-                        "{path}: hides previous definition of {name}, which may be dropped when using apply"
-                    ));
-                }
-            }
-        }
-    }
-    found
 }

@@ -136,7 +136,9 @@ fn is_empty(value: &Value) -> bool {
 /// Takes what a status update may not touch from the old pod.
 pub(super) fn prepare_status(new: &mut Value, old: &Value) {
     let owners = old["metadata"].get("ownerReferences").cloned();
-    put(crate::tree::object(new, "metadata"), "ownerReferences", owners);
+    let meta = crate::tree::object(new, "metadata");
+    put(meta, "ownerReferences", owners);
+    put(meta, "deletionTimestamp", old["metadata"].get("deletionTimestamp").cloned());
     let before = &old["status"];
     let status = crate::tree::object(new, "status");
     crate::tree::default_text(status, "qosClass", text(before, "qosClass"));

@@ -30,6 +30,7 @@ pub(super) fn create(pod: &Value) -> Vec<FieldError> {
 pub(super) fn validate_spec(errors: &mut Vec<FieldError>, spec: &Value, path: &Path) {
     let around = Surroundings {
         volumes: volume::validate(errors, spec, &path.child("volumes")),
+        claims: items(spec, "resourceClaims").iter().map(|claim| text(claim, "name")).collect(),
         own_users: spec.get("hostUsers").is_some_and(|value| value == false),
         grace: integer(spec, "terminationGracePeriodSeconds"),
     };
@@ -37,7 +38,7 @@ pub(super) fn validate_spec(errors: &mut Vec<FieldError>, spec: &Value, path: &P
     init_containers(errors, spec, &path.child("initContainers"), &around);
     ephemeral_containers(errors, spec, &path.child("ephemeralContainers"), &around);
     if let Some(resources) = present(spec, "resources") {
-        resources::validate(errors, resources, &path.child("resources"));
+        resources::validate(errors, resources, &around.claims, &path.child("resources"));
     }
     host_ports(errors, spec, path);
     one_of(errors, &path.child("restartPolicy"), text(spec, "restartPolicy"), &["Always", "OnFailure", "Never"]);
@@ -70,7 +71,7 @@ pub(super) fn validate_spec(errors: &mut Vec<FieldError>, spec: &Value, path: &P
         one_of(errors, &path.child("preemptionPolicy"), policy, &["PreemptLowerPriority", "Never"]);
     }
     if let Some(os) = present(spec, "os") {
-        one_of(errors, &path.child("os").child("name"), text(os, "name"), &["linux", "windows"]);
+        one_of(errors, &path.child("os"), text(os, "name"), &["linux", "windows"]);
     }
     meta::not_negative(errors, spec, "terminationGracePeriodSeconds", path);
     untrimmed_images(errors, spec, path);
