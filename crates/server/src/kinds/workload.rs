@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{Behaviour, pod};
 use crate::table::{Column, age_cell};
-use crate::tree::{default, default_text, integer, items, object, put, text};
+use crate::tree::{at, default, default_text, integer, items, object, put, text};
 
 pub(super) const DEPLOYMENT: Behaviour = Behaviour {
     defaults: |deployment| {
@@ -24,8 +24,8 @@ pub(super) const DEPLOYMENT: Behaviour = Behaviour {
     columns: &[
         Column::NAME,
         Column::text("Ready", "How many pods are ready."),
-        Column::count("Up-to-date", "How many pods are of the newest template."),
-        Column::count("Available", "How many pods have been ready for long enough."),
+        Column::text("Up-to-date", "How many pods are of the newest template."),
+        Column::text("Available", "How many pods have been ready for long enough."),
         Column::AGE,
         Column::wide("Containers", "Names of the containers."),
         Column::wide("Images", "Their images."),
@@ -51,7 +51,14 @@ pub(super) const REPLICATION_CONTROLLER: Behaviour = Behaviour {
         let spec = object(controller, "spec");
         default(spec, "replicas", 1);
         pod::fill_spec(object(object(spec, "template"), "spec"));
+        // What its pods are labelled with is also what it selects and is labelled with itself, unless it says so.
+        let labels = at(spec, &["template", "metadata", "labels"]).cloned();
+        if let Some(labels) = labels.filter(|labels| labels.as_object().is_some_and(|labels| !labels.is_empty())) {
+            default(spec, "selector", labels.clone());
+            default(object(controller, "metadata"), "labels", labels);
+        }
     },
+    prepare_create: |controller, _| put(controller, "status", Some(json!({"replicas": 0}))),
     columns: &[
         Column::NAME,
         Column::count("Desired", "How many pods there should be."),
