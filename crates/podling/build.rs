@@ -2,7 +2,6 @@
 //!
 //! It is built by the same cargo with the same lock file, but by its own profile and into its own directory: this script runs while the
 //! outer cargo holds the lock of the outer one.
-#![expect(clippy::print_stdout, reason = "that is how a build script speaks to cargo")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

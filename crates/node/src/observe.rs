@@ -7,10 +7,12 @@ use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
-use runtime::{ContainerState, Phase};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use runtime::{ContainerState, Exit, Phase};
 
 use crate::logs;
-use crate::spec::{Paths, annotation};
+use crate::pod::Pod;
+use crate::spec::{Paths, annotation, container_id};
 use crate::status::{End, Record};
 
 const MESSAGE_BYTES: u64 = 4096;
@@ -30,6 +32,44 @@ const RECOVERED: Duration = Duration::from_secs(600);
 /// The number of a container's start.
 pub fn attempt(state: &ContainerState) -> u32 {
     state.annotations.get(annotation::ATTEMPT).and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+/// The containers that the API remembers, for a pod whose sandbox has gone with all its records. What ran then has ended since, unseen.
+pub fn reported(pod: &Pod) -> Vec<ContainerState> {
+    let Some(status) = pod.status() else { return Vec::new() };
+    let all = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
+    all.filter(|status| status.container_id.is_some()).map(remembered).collect()
+}
+
+fn remembered(status: &core::ContainerStatus) -> ContainerState {
+    let now = SystemTime::now();
+    let attempt = u32::try_from(status.restart_count).unwrap_or(0);
+    let state = status.state.as_ref();
+    let ended = state.and_then(|state| state.terminated.as_ref());
+    let began = state.and_then(|state| state.running.as_ref()).and_then(|running| running.started_at.as_ref());
+    let time = |time: &Time| SystemTime::from(time.0);
+    let annotations = [
+        (annotation::ATTEMPT, attempt.to_string()),
+        (annotation::IMAGE, status.image.clone()),
+        (annotation::IMAGE_ID, status.image_id.clone()),
+    ];
+    ContainerState {
+        id: container_id(&status.name, attempt),
+        name: status.name.clone(),
+        annotations: annotations.into_iter().map(|(key, text)| (key.to_owned(), text)).collect(),
+        phase: Phase::Exited,
+        pid: None,
+        created: now,
+        started: ended.and_then(|ended| ended.started_at.as_ref()).or(began).map(time).or(Some(now)),
+        finished: ended.and_then(|ended| ended.finished_at.as_ref()).map(time).or(Some(now)),
+        exit: ended.map(|ended| Exit {
+            code: ended.exit_code,
+            signal: ended.signal.unwrap_or(0),
+            oom_killed: false,
+            finished_ns: 0,
+        }),
+        log_path: None,
+    }
 }
 
 /// The exit code of a container that has ended.

@@ -1,28 +1,31 @@
 //! One pod's loop: look, report, ask the plan for the next step, take it. It decides nothing and forgets everything on a restart.
 
+mod end;
+mod look;
+mod start;
+
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use client::{Delete, Patch, resource};
+use client::{Patch, resource};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
-use runtime::{ContainerState, Network, Phase, Sandbox, SandboxSpec};
+use runtime::{ContainerState, Sandbox};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use crate::agent::{Entry, Shared};
-use crate::env::{self, Surroundings};
 use crate::events::Severity;
 use crate::images::field;
-use crate::plan::{self, Desired, Observed, Step};
+use crate::plan::{self, Desired, Step};
 use crate::pod::Pod;
-use crate::spec::{self, Context, Paths, annotation};
-use crate::status::{self, Seen, Verdict, View, Waiting};
-use crate::volume::{self, Volumes};
-use crate::{Error, observe, resources, signal};
+use crate::spec::{Paths, annotation};
+use crate::status::{self, Verdict, View, Waiting};
+use crate::volume::Volumes;
+use crate::{Error, observe};
 
 /// A container that cannot be made as its pod describes it is tried again after this time; a change of the pod comes first.
 const CONFIG_RETRY: Duration = Duration::from_secs(5);
@@ -82,6 +85,7 @@ impl Worker {
     /// A worker for a pod, with the sandbox that an earlier agent left, if any.
     pub fn new(shared: Arc<Shared>, entry: Arc<Entry>, pod: Pod, sandbox: Option<Arc<Sandbox>>) -> Self {
         let address = sandbox.as_ref().and_then(|s| s.spec().annotations.get(annotation::ADDRESS)?.parse().ok());
+        let former = if sandbox.is_none() { observe::reported(&pod) } else { Vec::new() };
         let begun = pod.status().and_then(|status| status.start_time.as_ref()).map(|time| time.0);
         // A pod that was finished before this agent began has nothing left to do.
         let is_torn_down = pod.is_finished() && sandbox.is_none();
@@ -94,7 +98,7 @@ impl Worker {
             is_gone: false,
             sandbox,
             address,
-            former: Vec::new(),
+            former,
             volumes: Volumes::new(),
             troubles: BTreeMap::new(),
             crashes: BTreeMap::new(),
@@ -172,141 +176,6 @@ impl Worker {
         self.pod = pod;
     }
 
-    // === Looking ===
-
-    fn states(&self) -> Vec<(ContainerState, bool)> {
-        let current = self.sandbox.iter().flat_map(|s| s.containers()).map(|state| (state, true));
-        let is_current = self.sandbox.as_ref().is_some_and(|sandbox| sandbox.is_alive());
-        self.former.iter().cloned().map(|state| (state, false)).chain(current.map(|(s, _)| (s, is_current))).collect()
-    }
-
-    fn names(&self) -> Vec<String> {
-        let all = self.pod.init_containers().iter().chain(self.pod.containers());
-        all.map(|container| container.name.clone()).collect()
-    }
-
-    fn observe(&mut self) -> Observed {
-        let states = self.states();
-        let sandbox = match &self.sandbox {
-            None => plan::Sandbox::None,
-            Some(sandbox) if sandbox.is_alive() => plan::Sandbox::Alive,
-            Some(_) => plan::Sandbox::Dead,
-        };
-        let containers = self.names().iter().filter_map(|name| self.observe_container(name, &states)).collect();
-        Observed { sandbox, containers }
-    }
-
-    fn observe_container(&mut self, name: &str, states: &[(ContainerState, bool)]) -> Option<plan::Container> {
-        let retry = self.troubles.get(name).map(|trouble| trouble.retry.unwrap_or(Timestamp::MAX));
-        let Some((state, is_current)) = newest(states, name) else {
-            let attempt = self.reported_restarts(name);
-            let missing = plan::State::Missing;
-            return retry.map(|due| plan::Container {
-                name: name.to_owned(),
-                attempt,
-                is_current: true,
-                state: missing,
-                not_before: Some(due),
-            });
-        };
-        let attempt = observe::attempt(state);
-        let (what, not_before) = match observe::exit_code(state) {
-            Some(code) => {
-                let crashes = self.count_crash(name, attempt, state);
-                let finished = observe::timestamp(state.finished.unwrap_or(state.created));
-                (plan::State::Exited(code), Some(observe::back_off(crashes, finished).0).max(retry))
-            }
-            None => (plan::State::Running, None),
-        };
-        Some(plan::Container { name: name.to_owned(), attempt, is_current: *is_current, state: what, not_before })
-    }
-
-    /// How often in a row a container has ended, this end included.
-    fn count_crash(&mut self, name: &str, attempt: u32, state: &ContainerState) -> u32 {
-        let entry = self.crashes.entry(name.to_owned()).or_insert((attempt, attempt));
-        if observe::has_recovered(state) {
-            *entry = (attempt, 0);
-        } else if entry.0 != attempt {
-            *entry = (attempt, entry.1 + 1);
-        }
-        entry.1 + 1
-    }
-
-    /// After the loss of all records, the API remembers how often a container was started.
-    fn reported_restarts(&self, name: &str) -> u32 {
-        let status = self.pod.status();
-        let lists = [
-            status.and_then(|s| s.container_statuses.as_ref()),
-            status.and_then(|s| s.init_container_statuses.as_ref()),
-        ];
-        let found = lists.into_iter().flatten().flatten().find(|container| container.name == name);
-        found.and_then(|container| u32::try_from(container.restart_count).ok()).unwrap_or(0)
-    }
-
-    fn view(&mut self) -> View {
-        let states = self.states();
-        let now = Timestamp::now();
-        let names = self.names();
-        let containers = names.iter().map(|name| self.seen(name, &states, now)).collect();
-        let host = self.pod.uses_host_network();
-        let address = if host { Some(self.shared.node_address.clone()) } else { self.address.map(|a| a.to_string()) };
-        View {
-            containers,
-            has_sandbox: self.sandbox.as_ref().is_some_and(|sandbox| sandbox.is_alive()),
-            address: address.filter(|_| self.sandbox.is_some() || self.is_torn_down || !self.former.is_empty()),
-            node_address: self.shared.node_address.clone(),
-            started: self.started,
-            verdict: self.verdict.clone(),
-        }
-    }
-
-    fn seen(&mut self, name: &str, states: &[(ContainerState, bool)], now: Timestamp) -> Seen {
-        let mut own: Vec<&(ContainerState, bool)> = states.iter().filter(|(state, _)| state.name == name).collect();
-        own.sort_by_key(|(state, _)| observe::attempt(state));
-        let current = own.pop().map(|(state, _)| state.clone());
-        let previous = own.pop().map(|(state, _)| state.clone());
-        let waiting = match self.troubles.get(name) {
-            Some(trouble) => Some(trouble.waiting.clone()),
-            None => current.as_ref().and_then(|state| self.crash_loop(name, state, now)),
-        };
-        let container = self.pod.container(name).cloned();
-        let mut record = |state: ContainerState| {
-            let (uid, words) = (self.pod.uid(), &mut self.last_words);
-            observe::record(uid, &state, container.as_ref(), &self.paths, &self.start_failures, words)
-        };
-        Seen { name: name.to_owned(), current: current.map(&mut record), previous: previous.map(&mut record), waiting }
-    }
-
-    /// A container that has ended and will start again, but not yet.
-    fn crash_loop(&self, name: &str, state: &ContainerState, now: Timestamp) -> Option<Waiting> {
-        let code = observe::exit_code(state)?;
-        let restarts = match self.pod.restart_policy() {
-            crate::pod::RestartPolicy::Always => !self.is_init(name) || code != 0,
-            crate::pod::RestartPolicy::OnFailure => code != 0,
-            crate::pod::RestartPolicy::Never => false,
-        };
-        if !restarts || self.is_ending(now) || self.verdict.is_some() {
-            return None;
-        }
-        let crashes = self.crashes.get(name).map_or(0, |(_, crashes)| *crashes) + 1;
-        let finished = observe::timestamp(state.finished.unwrap_or(state.created));
-        let (due, delay) = observe::back_off(crashes, finished);
-        (due > now).then(|| Waiting {
-            reason: "CrashLoopBackOff".into(),
-            message: format!(
-                "back-off {} restarting failed container={name} pod={}",
-                duration(delay),
-                self.pod.label()
-            ),
-        })
-    }
-
-    fn is_init(&self, name: &str) -> bool {
-        self.pod.init_containers().iter().any(|container| container.name == name)
-    }
-
-    // === Deciding ===
-
     fn is_ending(&self, now: Timestamp) -> bool {
         let overdue = self.pod.active_deadline(self.started).is_some_and(|deadline| deadline <= now);
         self.is_gone || self.pod.deletion().is_some() || overdue || self.verdict.is_some() || self.pod.is_finished()
@@ -332,424 +201,6 @@ impl Worker {
             step => step,
         }
     }
-
-    // === Acting ===
-
-    /// Takes a step. `Some` is a moment to wait for before the next look; `None` looks again at once.
-    async fn carry_out(&mut self, step: Step, orders: &mut watch::Receiver<Order>) -> Option<Timestamp> {
-        match step {
-            Step::MakeSandbox => match self.sandbox_retry.filter(|retry| *retry > Timestamp::now()) {
-                Some(retry) => Some(retry),
-                None => self.make_sandbox().await,
-            },
-            Step::Start { name, attempt } => {
-                self.start(&name, attempt, orders).await;
-                None
-            }
-            Step::Stop => self.stop().await,
-            Step::TearDown(phase) => self.tear_down(phase).await,
-            Step::Wait(until) => until,
-        }
-    }
-
-    async fn make_sandbox(&mut self) -> Option<Timestamp> {
-        match self.try_sandbox().await {
-            Ok(()) => {
-                self.sandbox_retry = None;
-                None
-            }
-            Err(Error::Config { reason, message }) => self.sandbox_trouble(reason, &message),
-            Err(error) => {
-                let message = format!("Failed to create pod sandbox: {}", error.chain());
-                self.sandbox_trouble("FailedCreatePodSandBox", &message)
-            }
-        }
-    }
-
-    fn sandbox_trouble(&mut self, reason: &'static str, message: &str) -> Option<Timestamp> {
-        self.shared.recorder.pod(&self.pod, None, Severity::Warning, reason, message);
-        let retry = later(if reason == "FailedMount" { CONFIG_RETRY } else { SANDBOX_RETRY });
-        self.sandbox_retry = Some(retry);
-        Some(retry)
-    }
-
-    async fn try_sandbox(&mut self) -> Result<(), Error> {
-        self.bury_sandbox().await?;
-        self.prepare_volumes()?;
-        let (network, address) = self.network()?;
-        spec::write_files(&self.pod, &self.paths, &address)?;
-        let sandbox = match self.shared.runtime.create_sandbox(self.sandbox_spec(network)).await {
-            Ok(sandbox) => sandbox,
-            Err(error) => {
-                self.release_address();
-                return Err(error.into());
-            }
-        };
-        if let Some(address) = self.address {
-            self.shared.addresses.open_ports(&self.pod, address)?;
-        }
-        self.entry.set_sandbox(Some(sandbox.clone()));
-        self.sandbox = Some(sandbox);
-        Ok(())
-    }
-
-    /// Takes a dead sandbox away; what its containers did is remembered.
-    async fn bury_sandbox(&mut self) -> Result<(), Error> {
-        let Some(sandbox) = self.sandbox.take() else { return Ok(()) };
-        self.shared.recorder.pod(
-            &self.pod,
-            None,
-            Severity::Normal,
-            "SandboxChanged",
-            "Pod sandbox changed, it will be killed and re-created.",
-        );
-        self.remember(&sandbox);
-        self.entry.set_sandbox(None);
-        sandbox.remove().await?;
-        self.release_address();
-        Ok(())
-    }
-
-    /// Keeps the two newest containers of each name.
-    fn remember(&mut self, sandbox: &Sandbox) {
-        self.former.extend(sandbox.containers().into_iter().map(|mut state| {
-            state.phase = Phase::Exited;
-            state
-        }));
-        self.former.sort_by_key(|state| std::cmp::Reverse(observe::attempt(state)));
-        let mut kept: BTreeMap<String, u32> = BTreeMap::new();
-        self.former.retain(|state| {
-            let count = kept.entry(state.name.clone()).or_default();
-            *count += 1;
-            *count <= 2
-        });
-    }
-
-    fn prepare_volumes(&mut self) -> Result<(), Error> {
-        self.volumes = volume::prepare(&self.pod, &self.paths.directory.join("volumes"))?;
-        Ok(())
-    }
-
-    fn network(&mut self) -> Result<(Network, String), Error> {
-        if self.pod.uses_host_network() {
-            return Ok((Network::Host, self.shared.node_address.clone()));
-        }
-        let address = self.shared.addresses.allocate()?;
-        self.address = Some(address);
-        let attachment = self.shared.addresses.attachment(self.pod.uid(), address)?;
-        Ok((Network::Attached(attachment), address.to_string()))
-    }
-
-    fn release_address(&mut self) {
-        if let Some(address) = self.address.take() {
-            self.shared.addresses.release(address);
-        }
-    }
-
-    fn sandbox_spec(&self, network: Network) -> SandboxSpec {
-        let pod = &self.pod;
-        let context = pod.spec().security_context.as_ref();
-        let sysctls = context.and_then(|context| context.sysctls.as_deref()).unwrap_or_default();
-        let mut annotations = BTreeMap::from([
-            (annotation::POD_UID.to_owned(), pod.uid().to_owned()),
-            (annotation::POD_NAMESPACE.to_owned(), pod.namespace().to_owned()),
-            (annotation::POD_NAME.to_owned(), pod.name().to_owned()),
-        ]);
-        if let Some(address) = self.address {
-            annotations.insert(annotation::ADDRESS.to_owned(), address.to_string());
-        }
-        SandboxSpec {
-            id: pod.uid().to_owned(),
-            hostname: pod.hostname(),
-            network,
-            pid: spec::pid_namespace(pod),
-            host_ipc: pod.spec().host_ipc == Some(true),
-            sysctls: sysctls.iter().map(|sysctl| (sysctl.name.clone(), sysctl.value.clone())).collect(),
-            resources: resources::of_pod(pod),
-            oom_score_adj: Some(-998),
-            annotations,
-        }
-    }
-
-    async fn start(&mut self, name: &str, attempt: u32, orders: &mut watch::Receiver<Order>) {
-        let Some(container) = self.pod.container(name).cloned() else { return };
-        let result = self.try_start(&container, attempt, orders).await;
-        let tell = |severity, reason, message: &str| {
-            self.shared.recorder.pod(&self.pod, Some(field(&self.pod, &container)), severity, reason, message);
-        };
-        match result {
-            Ok(()) => {
-                tell(Severity::Normal, "Created", "Container created");
-                tell(Severity::Normal, "Started", "Container started");
-                self.troubles.remove(name);
-            }
-            Err(Failure::Interrupted) => {}
-            Err(Failure::Image(refusal)) => {
-                let waiting = Waiting { reason: refusal.reason.into(), message: refusal.message };
-                self.troubles.insert(name.to_owned(), Trouble { waiting, retry: refusal.retry });
-                if let Err(error) = self.report().await {
-                    tracing::debug!(error = error.chain(), pod = self.pod.label(), "reporting a status");
-                }
-                // The next look tells of backing off.
-                if let Some(trouble) = self.troubles.get_mut(name)
-                    && trouble.waiting.reason == "ErrImagePull"
-                {
-                    let image = container.image.as_deref().unwrap_or_default();
-                    let message =
-                        format!("Back-off pulling image \"{image}\": ErrImagePull: {}", trouble.waiting.message);
-                    trouble.waiting = Waiting { reason: "ImagePullBackOff".into(), message };
-                    let message = format!("Back-off pulling image \"{image}\"");
-                    self.shared.recorder.pod(
-                        &self.pod,
-                        Some(field(&self.pod, &container)),
-                        Severity::Normal,
-                        "BackOff",
-                        &message,
-                    );
-                }
-            }
-            Err(Failure::Start(error)) => self.start_failed(&container, attempt, &error),
-        }
-    }
-
-    fn start_failed(&mut self, container: &core::Container, attempt: u32, error: &Error) {
-        let (reason, message) = match error {
-            Error::Config { reason, message } => (*reason, message.clone()),
-            Error::Runtime(runtime::Error::Start { message, .. }) => ("RunContainerError", message.clone()),
-            other => ("CreateContainerError", other.chain()),
-        };
-        let text = format!("Error: {message}");
-        self.shared.recorder.pod(&self.pod, Some(field(&self.pod, container)), Severity::Warning, "Failed", &text);
-        let id = spec::container_id(&container.name, attempt);
-        // A container whose process could not be started counts as one that has ended; the back-off of crashes applies.
-        if self.sandbox.as_ref().is_some_and(|sandbox| sandbox.container(&id).is_some()) {
-            self.start_failures.insert(id, message);
-            self.troubles.remove(&container.name);
-            return;
-        }
-        let trouble = Trouble { waiting: Waiting { reason: reason.into(), message }, retry: Some(later(CONFIG_RETRY)) };
-        self.troubles.insert(container.name.clone(), trouble);
-    }
-
-    async fn try_start(
-        &mut self,
-        container: &core::Container,
-        attempt: u32,
-        orders: &mut watch::Receiver<Order>,
-    ) -> Result<(), Failure> {
-        let sandbox = self.sandbox.clone().ok_or(Failure::Interrupted)?;
-        let image = self.image(container, orders).await?;
-        let around = self.surroundings();
-        let environment = env::collect(&self.shared.client, &self.pod, container, &around).await?;
-        let context = Context {
-            pod: &self.pod,
-            container,
-            attempt,
-            image: &image,
-            environment: &environment,
-            volumes: &self.volumes,
-            paths: &self.paths,
-            capacity: &self.shared.capacity,
-        };
-        let wanted = spec::translate(&context)?;
-        spec::write_container_files(&self.paths, &container.name, attempt)?;
-        self.forget_old(&sandbox, &container.name, attempt).await;
-        sandbox.start(wanted).await.map_err(Error::from)?;
-        Ok(())
-    }
-
-    /// The image; a deletion or a change of the pod interrupts the wait for it.
-    async fn image(
-        &mut self,
-        container: &core::Container,
-        orders: &mut watch::Receiver<Order>,
-    ) -> Result<runtime::image::Image, Failure> {
-        let (shared, pod) = (self.shared.clone(), self.pod.clone());
-        let (pulled, is_here) = (container.clone(), shared.images.is_here(container));
-        if is_here {
-            return shared.images.ensure(&pod, container).await.map_err(Failure::Image);
-        }
-        let mut pull = tokio::spawn(async move { shared.images.ensure(&pod, &pulled).await });
-        // A pull may take long: what is known so far is told before it.
-        if let Err(error) = self.report().await {
-            tracing::debug!(error = error.chain(), pod = self.pod.label(), "reporting a status");
-        }
-        loop {
-            tokio::select! {
-                done = &mut pull => {
-                    return done.map_err(|_| Failure::Interrupted)?.map_err(Failure::Image);
-                }
-                changed = orders.changed() => {
-                    let order = orders.borrow().clone();
-                    if changed.is_err() || order.is_gone || order.pod.deletion().is_some() {
-                        return Err(Failure::Interrupted);
-                    }
-                }
-            }
-        }
-    }
-
-    fn surroundings(&self) -> Surroundings {
-        let own = self.address.map(|address| address.to_string());
-        Surroundings {
-            node_name: self.shared.node_name.clone(),
-            node_address: self.shared.node_address.clone(),
-            pod_address: own.unwrap_or_else(|| self.shared.node_address.clone()),
-            capacity: self.shared.capacity,
-        }
-    }
-
-    /// Only the container before this one is kept, for `logs --previous` and `lastState`.
-    async fn forget_old(&mut self, sandbox: &Sandbox, name: &str, attempt: u32) {
-        for state in sandbox.containers().iter().filter(|state| state.name == name) {
-            let old = observe::attempt(state);
-            if old + 1 < attempt {
-                if let Err(error) = sandbox.remove_container(&state.id).await {
-                    tracing::warn!(%error, container = state.id, "removing an old container");
-                }
-                self.start_failures.remove(&state.id);
-                self.last_words.remove(&state.id);
-                crate::logs::remove(&self.paths.log(name, old));
-            }
-        }
-    }
-
-    // === Ending ===
-
-    async fn stop(&mut self) -> Option<Timestamp> {
-        let sandbox = self.sandbox.clone()?;
-        let now = Timestamp::now();
-        let running: Vec<ContainerState> =
-            sandbox.containers().into_iter().filter(|state| observe::exit_code(state).is_none()).collect();
-        if self.stop.is_none() {
-            self.note_deadline(now);
-            self.begin_stop(&sandbox, &running).await;
-            let grace = if self.is_gone { Duration::ZERO } else { self.pod.grace() };
-            self.stop = Some(Stop { deadline: now.checked_add(grace).unwrap_or(Timestamp::MAX), is_killed: false });
-        }
-        let stop = self.stop.as_mut()?;
-        if let Some(deletion) = self.pod.deletion() {
-            stop.deadline = stop.deadline.min(deletion.max(Timestamp::UNIX_EPOCH));
-        }
-        if self.is_gone {
-            stop.deadline = now;
-        }
-        if stop.deadline > now {
-            return Some(stop.deadline);
-        }
-        if !std::mem::replace(&mut stop.is_killed, true) {
-            for state in &running {
-                if let Err(error) = sandbox.kill(&state.id).await {
-                    tracing::warn!(%error, container = state.id, "killing a container");
-                }
-            }
-        }
-        // The end of the last process is a change that wakes the worker; this is for the case that it cannot be killed.
-        Some(later(Duration::from_secs(10)))
-    }
-
-    /// If the pod outlived its deadline, that is why it ends.
-    fn note_deadline(&mut self, now: Timestamp) {
-        let overdue = self.pod.active_deadline(self.started).is_some_and(|deadline| deadline <= now);
-        if overdue && self.verdict.is_none() && self.pod.deletion().is_none() {
-            let message = "Pod was active on the node longer than the specified deadline";
-            self.shared.recorder.pod(&self.pod, None, Severity::Normal, "DeadlineExceeded", message);
-            let (reason, message) = (Some("DeadlineExceeded"), Some(message.to_owned()));
-            self.verdict = Some(Verdict { phase: "Failed", reason, message });
-        }
-    }
-
-    async fn begin_stop(&self, sandbox: &Sandbox, running: &[ContainerState]) {
-        for state in running {
-            if let Some(container) = self.pod.container(&state.name) {
-                let message = format!("Stopping container {}", state.name);
-                let field = Some(field(&self.pod, container));
-                self.shared.recorder.pod(&self.pod, field, Severity::Normal, "Killing", &message);
-            }
-            let name = state.annotations.get(annotation::STOP_SIGNAL).map_or("SIGTERM", String::as_str);
-            if let Err(error) = sandbox.signal(&state.id, signal::number(name)).await {
-                tracing::debug!(%error, container = state.id, "signalling a container");
-            }
-        }
-    }
-
-    async fn tear_down(&mut self, phase: plan::Phase) -> Option<Timestamp> {
-        self.note_deadline(Timestamp::now());
-        if self.verdict.is_none() {
-            self.verdict = Some(self.final_verdict(phase));
-        }
-        if !self.is_gone
-            && let Err(error) = self.report().await
-        {
-            tracing::debug!(error = error.chain(), pod = self.pod.label(), "reporting the end of a pod");
-        }
-        match self.try_tear_down().await {
-            Ok(()) => {
-                self.is_torn_down = true;
-                None
-            }
-            Err(error) => {
-                let message = format!("error killing pod: {}", error.chain());
-                self.shared.recorder.pod(&self.pod, None, Severity::Warning, "FailedKillPod", &message);
-                Some(later(SANDBOX_RETRY))
-            }
-        }
-    }
-
-    /// What a pod was reported to have ended with stays.
-    fn final_verdict(&self, phase: plan::Phase) -> Verdict {
-        let phase = match (self.pod.phase(), phase) {
-            ("Succeeded", _) => "Succeeded",
-            ("Failed", _) => "Failed",
-            (_, plan::Phase::Succeeded) => "Succeeded",
-            (_, plan::Phase::Failed) => "Failed",
-        };
-        let status = self.pod.status();
-        let reason = status.and_then(|s| s.reason.as_deref()).filter(|reason| *reason == "DeadlineExceeded");
-        let message = reason.and(status.and_then(|s| s.message.clone()));
-        Verdict { phase, reason: reason.map(|_| "DeadlineExceeded"), message }
-    }
-
-    async fn try_tear_down(&mut self) -> Result<(), Error> {
-        self.shared.addresses.close_ports(self.pod.uid())?;
-        if let Some(sandbox) = self.sandbox.clone() {
-            // What the containers said last lies in the directory that goes now.
-            drop(self.view());
-            sandbox.remove().await?;
-            self.remember(&sandbox);
-            self.sandbox = None;
-            self.entry.set_sandbox(None);
-        }
-        volume::remove(&self.paths.directory)?;
-        if let Some(address) = self.address {
-            self.shared.addresses.release(address);
-        }
-        Ok(())
-    }
-
-    /// Lets the API forget the pod, and forgets it too. False if that must be tried again.
-    async fn leave(&mut self) -> bool {
-        if !self.is_gone {
-            let how = Delete { grace_seconds: Some(0), uid: Some(self.pod.uid().to_owned()), ..Delete::default() };
-            let path = resource::PODS.object(Some(self.pod.namespace()), self.pod.name());
-            match self.shared.client.delete(&path, &how).await {
-                Ok(_) => {}
-                // Gone already, or another pod has the name now.
-                Err(error) if error.is_not_found() || error.is_conflict() => {}
-                Err(error) => {
-                    tracing::debug!(%error, pod = self.pod.label(), "letting a pod go");
-                    return false;
-                }
-            }
-        }
-        if let Err(error) = volume::remove(&self.paths.logs) {
-            tracing::warn!(error = error.chain(), "removing the logs of a pod");
-        }
-        self.shared.images.forget_pod(self.pod.uid());
-        true
-    }
-
-    // === Reporting and waiting ===
 
     async fn report(&mut self) -> Result<(), Error> {
         if self.is_gone || self.is_torn_down {
@@ -800,39 +251,6 @@ impl Worker {
             () = wire::listen::stopped(shutdown) => return Woken::Shutdown,
         }
         Woken::Work
-    }
-
-    /// Ends containers whose image was changed, so that they start again with the new one. The next moment to look, if any.
-    async fn renew(&mut self) -> Option<Timestamp> {
-        let sandbox = self.sandbox.clone().filter(|_| self.stop.is_none())?;
-        let now = Timestamp::now();
-        for state in sandbox.containers() {
-            let Some(container) = self.pod.container(&state.name) else { continue };
-            let asked = container.image.as_deref().unwrap_or_default();
-            let runs = state.annotations.get(annotation::IMAGE_ASKED).map_or(asked, String::as_str);
-            if observe::exit_code(&state).is_some() || runs == asked {
-                self.renewing.remove(&state.id);
-                continue;
-            }
-            let grace = self.pod.grace();
-            if let Some(deadline) = self.renewing.get(&state.id) {
-                if *deadline <= now
-                    && let Err(error) = sandbox.kill(&state.id).await
-                {
-                    tracing::warn!(%error, container = state.id, "killing a container");
-                }
-                continue;
-            }
-            let message = format!("Container {} definition changed, will be restarted", state.name);
-            let field = Some(field(&self.pod, container));
-            self.shared.recorder.pod(&self.pod, field, Severity::Normal, "Killing", &message);
-            let name = state.annotations.get(annotation::STOP_SIGNAL).map_or("SIGTERM", String::as_str);
-            if let Err(error) = sandbox.signal(&state.id, signal::number(name)).await {
-                tracing::debug!(%error, container = state.id, "signalling a container");
-            }
-            self.renewing.insert(state.id, now.checked_add(grace).unwrap_or(Timestamp::MAX));
-        }
-        self.renewing.values().copied().filter(|deadline| *deadline > now).min()
     }
 }
 

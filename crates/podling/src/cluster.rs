@@ -130,9 +130,22 @@ pub(crate) fn new_id() -> anyhow::Result<String> {
     Ok(format!("{:08x}", u32::from_be_bytes(random)))
 }
 
+/// Tells clusters that start later which range this one has: without pods, no route of the machine does.
+pub(crate) fn claim(facts: &Facts) -> anyhow::Result<()> {
+    let path = facts.run_directory().join("range");
+    std::fs::write(&path, facts.pod_cidr.to_string()).with_context(|| format!("writing {}", path.display()))
+}
+
+/// The ranges of the clusters that were started on this machine since it booted.
+fn claims() -> impl Iterator<Item = Ipv4Net> {
+    let clusters = std::fs::read_dir(RUN).into_iter().flatten().flatten();
+    clusters.filter_map(|cluster| std::fs::read_to_string(cluster.path().join("range")).ok()?.parse().ok())
+}
+
 /// The first range of 65 536 addresses that nothing on this machine uses.
 pub(crate) fn free_range() -> anyhow::Result<Ipv4Net> {
-    let used = network::used_ranges().context("reading the machine's routes")?;
+    let mut used = network::used_ranges().context("reading the machine's routes")?;
+    used.extend(claims());
     let overlaps =
         |range: &Ipv4Net| used.iter().any(|other| other.contains(&range.network()) || range.contains(&other.network()));
     let candidates = (42..=127).filter_map(|number| Ipv4Net::new(Ipv4Addr::new(10, number, 0, 0), 16).ok());

@@ -107,7 +107,9 @@ async fn serve(options: Options, begun: Instant) -> anyhow::Result<()> {
         authority_pem: authority.certificate_pem().to_owned(),
     };
     let controllers = tokio::spawn(control::run(control, shutdown.clone()));
-    let agent = node::Agent::start(agent(&options, &place, &facts, &server)?, shutdown.clone()).await?;
+    let agent_config = agent(&options, &place, &facts, &server)?;
+    cluster::claim(&facts)?;
+    let agent = node::Agent::start(agent_config, shutdown.clone()).await?;
     door.open(&facts.node_name, agent.service());
     let running = tokio::spawn(agent.run(shutdown));
     enter(&place, &options, &authority, &mut facts)?;

@@ -1,0 +1,298 @@
+//! How a worker makes sandboxes and starts containers.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1 as core;
+use runtime::{Network, Phase, Sandbox, SandboxSpec};
+use tokio::sync::watch;
+
+use super::{CONFIG_RETRY, Failure, Order, SANDBOX_RETRY, Trouble, Worker, later};
+use crate::env::{self, Surroundings};
+use crate::events::Severity;
+use crate::images::field;
+use crate::plan::Step;
+use crate::spec::{self, Context, annotation};
+use crate::status::Waiting;
+use crate::{Error, observe, resources, volume};
+
+impl Worker {
+    /// Takes a step. `Some` is a moment to wait for before the next look; `None` looks again at once.
+    pub(super) async fn carry_out(&mut self, step: Step, orders: &mut watch::Receiver<Order>) -> Option<Timestamp> {
+        match step {
+            Step::MakeSandbox => match self.sandbox_retry.filter(|retry| *retry > Timestamp::now()) {
+                Some(retry) => Some(retry),
+                None => self.make_sandbox().await,
+            },
+            Step::Start { name, attempt } => {
+                self.start(&name, attempt, orders).await;
+                None
+            }
+            Step::Stop => self.stop().await,
+            Step::TearDown(phase) => self.tear_down(phase).await,
+            Step::Wait(until) => until,
+        }
+    }
+
+    pub(super) async fn make_sandbox(&mut self) -> Option<Timestamp> {
+        match self.try_sandbox().await {
+            Ok(()) => {
+                self.sandbox_retry = None;
+                None
+            }
+            Err(Error::Config { reason, message }) => self.sandbox_trouble(reason, &message),
+            Err(error) => {
+                let message = format!("Failed to create pod sandbox: {}", error.chain());
+                self.sandbox_trouble("FailedCreatePodSandBox", &message)
+            }
+        }
+    }
+
+    pub(super) fn sandbox_trouble(&mut self, reason: &'static str, message: &str) -> Option<Timestamp> {
+        self.shared.recorder.pod(&self.pod, None, Severity::Warning, reason, message);
+        let retry = later(if reason == "FailedMount" { CONFIG_RETRY } else { SANDBOX_RETRY });
+        self.sandbox_retry = Some(retry);
+        Some(retry)
+    }
+
+    pub(super) async fn try_sandbox(&mut self) -> Result<(), Error> {
+        self.bury_sandbox().await?;
+        self.prepare_volumes()?;
+        let (network, address) = self.network()?;
+        spec::write_files(&self.pod, &self.paths, &address)?;
+        let sandbox = match self.shared.runtime.create_sandbox(self.sandbox_spec(network)).await {
+            Ok(sandbox) => sandbox,
+            Err(error) => {
+                self.release_address();
+                return Err(error.into());
+            }
+        };
+        if let Some(address) = self.address {
+            self.shared.addresses.open_ports(&self.pod, address)?;
+        }
+        self.entry.set_sandbox(Some(sandbox.clone()));
+        self.sandbox = Some(sandbox);
+        Ok(())
+    }
+
+    /// Takes a dead sandbox away; what its containers did is remembered.
+    pub(super) async fn bury_sandbox(&mut self) -> Result<(), Error> {
+        let Some(sandbox) = self.sandbox.take() else { return Ok(()) };
+        self.shared.recorder.pod(
+            &self.pod,
+            None,
+            Severity::Normal,
+            "SandboxChanged",
+            "Pod sandbox changed, it will be killed and re-created.",
+        );
+        self.remember(&sandbox);
+        self.entry.set_sandbox(None);
+        sandbox.remove().await?;
+        self.release_address();
+        Ok(())
+    }
+
+    /// Keeps the two newest containers of each name.
+    pub(super) fn remember(&mut self, sandbox: &Sandbox) {
+        self.former.extend(sandbox.containers().into_iter().map(|mut state| {
+            state.phase = Phase::Exited;
+            state
+        }));
+        self.former.sort_by_key(|state| std::cmp::Reverse(observe::attempt(state)));
+        let mut kept: BTreeMap<String, u32> = BTreeMap::new();
+        self.former.retain(|state| {
+            let count = kept.entry(state.name.clone()).or_default();
+            *count += 1;
+            *count <= 2
+        });
+    }
+
+    pub(super) fn prepare_volumes(&mut self) -> Result<(), Error> {
+        self.volumes = volume::prepare(&self.pod, &self.paths.directory.join("volumes"))?;
+        Ok(())
+    }
+
+    pub(super) fn network(&mut self) -> Result<(Network, String), Error> {
+        if self.pod.uses_host_network() {
+            return Ok((Network::Host, self.shared.node_address.clone()));
+        }
+        let address = self.shared.addresses.allocate()?;
+        self.address = Some(address);
+        let attachment = self.shared.addresses.attachment(self.pod.uid(), address)?;
+        Ok((Network::Attached(attachment), address.to_string()))
+    }
+
+    pub(super) fn release_address(&mut self) {
+        if let Some(address) = self.address.take() {
+            self.shared.addresses.release(address);
+        }
+    }
+
+    pub(super) fn sandbox_spec(&self, network: Network) -> SandboxSpec {
+        let pod = &self.pod;
+        let context = pod.spec().security_context.as_ref();
+        let sysctls = context.and_then(|context| context.sysctls.as_deref()).unwrap_or_default();
+        let mut annotations = BTreeMap::from([
+            (annotation::POD_UID.to_owned(), pod.uid().to_owned()),
+            (annotation::POD_NAMESPACE.to_owned(), pod.namespace().to_owned()),
+            (annotation::POD_NAME.to_owned(), pod.name().to_owned()),
+        ]);
+        if let Some(address) = self.address {
+            annotations.insert(annotation::ADDRESS.to_owned(), address.to_string());
+        }
+        SandboxSpec {
+            id: pod.uid().to_owned(),
+            hostname: pod.hostname(),
+            network,
+            pid: spec::pid_namespace(pod),
+            host_ipc: pod.spec().host_ipc == Some(true),
+            sysctls: sysctls.iter().map(|sysctl| (sysctl.name.clone(), sysctl.value.clone())).collect(),
+            resources: resources::of_pod(pod),
+            oom_score_adj: Some(-998),
+            annotations,
+        }
+    }
+
+    pub(super) async fn start(&mut self, name: &str, attempt: u32, orders: &mut watch::Receiver<Order>) {
+        let Some(container) = self.pod.container(name).cloned() else { return };
+        let result = self.try_start(&container, attempt, orders).await;
+        let tell = |severity, reason, message: &str| {
+            self.shared.recorder.pod(&self.pod, Some(field(&self.pod, &container)), severity, reason, message);
+        };
+        match result {
+            Ok(()) => {
+                tell(Severity::Normal, "Created", "Container created");
+                tell(Severity::Normal, "Started", "Container started");
+                self.troubles.remove(name);
+            }
+            Err(Failure::Interrupted) => {}
+            Err(Failure::Image(refusal)) => {
+                let waiting = Waiting { reason: refusal.reason.into(), message: refusal.message };
+                self.troubles.insert(name.to_owned(), Trouble { waiting, retry: refusal.retry });
+                if let Err(error) = self.report().await {
+                    tracing::debug!(error = error.chain(), pod = self.pod.label(), "reporting a status");
+                }
+                // The next look tells of backing off.
+                if let Some(trouble) = self.troubles.get_mut(name)
+                    && trouble.waiting.reason == "ErrImagePull"
+                {
+                    let image = container.image.as_deref().unwrap_or_default();
+                    let message =
+                        format!("Back-off pulling image \"{image}\": ErrImagePull: {}", trouble.waiting.message);
+                    trouble.waiting = Waiting { reason: "ImagePullBackOff".into(), message };
+                    let message = format!("Back-off pulling image \"{image}\"");
+                    self.shared.recorder.pod(
+                        &self.pod,
+                        Some(field(&self.pod, &container)),
+                        Severity::Normal,
+                        "BackOff",
+                        &message,
+                    );
+                }
+            }
+            Err(Failure::Start(error)) => self.start_failed(&container, attempt, &error),
+        }
+    }
+
+    pub(super) fn start_failed(&mut self, container: &core::Container, attempt: u32, error: &Error) {
+        let (reason, message) = match error {
+            Error::Config { reason, message } => (*reason, message.clone()),
+            Error::Runtime(runtime::Error::Start { message, .. }) => ("RunContainerError", message.clone()),
+            other => ("CreateContainerError", other.chain()),
+        };
+        let text = format!("Error: {message}");
+        self.shared.recorder.pod(&self.pod, Some(field(&self.pod, container)), Severity::Warning, "Failed", &text);
+        let id = spec::container_id(&container.name, attempt);
+        // A container whose process could not be started counts as one that has ended; the back-off of crashes applies.
+        if self.sandbox.as_ref().is_some_and(|sandbox| sandbox.container(&id).is_some()) {
+            self.start_failures.insert(id, message);
+            self.troubles.remove(&container.name);
+            return;
+        }
+        let trouble = Trouble { waiting: Waiting { reason: reason.into(), message }, retry: Some(later(CONFIG_RETRY)) };
+        self.troubles.insert(container.name.clone(), trouble);
+    }
+
+    pub(super) async fn try_start(
+        &mut self,
+        container: &core::Container,
+        attempt: u32,
+        orders: &mut watch::Receiver<Order>,
+    ) -> Result<(), Failure> {
+        let sandbox = self.sandbox.clone().ok_or(Failure::Interrupted)?;
+        let image = self.image(container, orders).await?;
+        let around = self.surroundings();
+        let environment = env::collect(&self.shared.client, &self.pod, container, &around).await?;
+        let context = Context {
+            pod: &self.pod,
+            container,
+            attempt,
+            image: &image,
+            environment: &environment,
+            volumes: &self.volumes,
+            paths: &self.paths,
+            capacity: &self.shared.capacity,
+        };
+        let wanted = spec::translate(&context)?;
+        spec::write_container_files(&self.paths, &container.name, attempt)?;
+        self.forget_old(&sandbox, &container.name, attempt).await;
+        sandbox.start(wanted).await.map_err(Error::from)?;
+        Ok(())
+    }
+
+    /// The image; a deletion or a change of the pod interrupts the wait for it.
+    pub(super) async fn image(
+        &mut self,
+        container: &core::Container,
+        orders: &mut watch::Receiver<Order>,
+    ) -> Result<runtime::image::Image, Failure> {
+        let (shared, pod) = (self.shared.clone(), self.pod.clone());
+        let (pulled, is_here) = (container.clone(), shared.images.is_here(container));
+        if is_here {
+            return shared.images.ensure(&pod, container).await.map_err(Failure::Image);
+        }
+        let mut pull = tokio::spawn(async move { shared.images.ensure(&pod, &pulled).await });
+        // A pull may take long: what is known so far is told before it.
+        if let Err(error) = self.report().await {
+            tracing::debug!(error = error.chain(), pod = self.pod.label(), "reporting a status");
+        }
+        loop {
+            tokio::select! {
+                done = &mut pull => {
+                    return done.map_err(|_| Failure::Interrupted)?.map_err(Failure::Image);
+                }
+                changed = orders.changed() => {
+                    let order = orders.borrow().clone();
+                    if changed.is_err() || order.is_gone || order.pod.deletion().is_some() {
+                        return Err(Failure::Interrupted);
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn surroundings(&self) -> Surroundings {
+        let own = self.address.map(|address| address.to_string());
+        Surroundings {
+            node_name: self.shared.node_name.clone(),
+            node_address: self.shared.node_address.clone(),
+            pod_address: own.unwrap_or_else(|| self.shared.node_address.clone()),
+            capacity: self.shared.capacity,
+        }
+    }
+
+    /// Only the container before this one is kept, for `logs --previous` and `lastState`.
+    pub(super) async fn forget_old(&mut self, sandbox: &Sandbox, name: &str, attempt: u32) {
+        for state in sandbox.containers().iter().filter(|state| state.name == name) {
+            let old = observe::attempt(state);
+            if old + 1 < attempt {
+                if let Err(error) = sandbox.remove_container(&state.id).await {
+                    tracing::warn!(%error, container = state.id, "removing an old container");
+                }
+                self.start_failures.remove(&state.id);
+                self.last_words.remove(&state.id);
+                crate::logs::remove(&self.paths.log(name, old));
+            }
+        }
+    }
+}
