@@ -1,13 +1,65 @@
 //! Commands for people, in kubectl's words.
+//!
+//! Every verb is a file of its own, named after it. What they share, in reading order: [`session`] is the way to the cluster, [`target`] reads
+//! `TYPE/NAME`, [`manifest`] reads files, [`print`] writes objects, [`failure`] says what went wrong as kubectl says it. This crate knows the
+//! API by its kinds only: it speaks to any cluster, and to nothing else on this machine.
+
+mod create;
+mod delete;
+mod failure;
+mod get;
+mod label;
+mod logs;
+mod manifest;
+mod print;
+mod session;
+mod target;
 
 use std::process::ExitCode;
+
+use failure::Failure;
 
 /// The verbs.
 #[derive(clap::Subcommand, Debug)]
 pub enum Command {
+    /// Create objects from files, or by naming them
+    Create(Box<create::Options>),
+    /// Show objects
+    Get(Box<get::Options>),
+    /// Show what a container printed
+    #[command(visible_alias = "log")]
+    Logs(Box<logs::Options>),
+    /// Set or remove labels
+    Label(Box<label::LabelOptions>),
+    /// Set or remove annotations
+    Annotate(Box<label::AnnotateOptions>),
+    /// Delete objects
+    Delete(Box<delete::Options>),
 }
 
 /// Runs one.
 pub fn run(command: Command) -> ExitCode {
-    match command {}
+    match attempt(command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.tell(),
+    }
+}
+
+fn attempt(command: Command) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let result = runtime.block_on(perform(command));
+    // A read of the terminal that never returns does not hold up the end.
+    runtime.shutdown_background();
+    result
+}
+
+async fn perform(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Create(options) => Box::pin(create::run(*options)).await,
+        Command::Get(options) => Box::pin(get::run(*options)).await,
+        Command::Logs(options) => Box::pin(logs::run(*options)).await,
+        Command::Label(options) => Box::pin(label::label(*options)).await,
+        Command::Annotate(options) => Box::pin(label::annotate(*options)).await,
+        Command::Delete(options) => Box::pin(delete::run(*options)).await,
+    }
 }
