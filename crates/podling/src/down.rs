@@ -7,10 +7,10 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use client::kubeconfig::Kubeconfig;
 use futures_util::future::join_all;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::time::timeout;
 
 use crate::cluster::{Facts, Place};
+use crate::process;
 
 /// The process must end within this time after SIGTERM.
 const PROCESS_DEADLINE: Duration = Duration::from_secs(15);
@@ -67,20 +67,11 @@ async fn end(place: &Place, facts: &Facts) -> anyhow::Result<()> {
 }
 
 async fn stop_process(pid: i32) -> anyhow::Result<()> {
-    let doing = || format!("ending process {pid}");
-    let Some(target) = Pid::from_raw(pid) else { return Ok(()) };
-    let process = match pidfd_open(target, PidfdFlags::NONBLOCK) {
-        Ok(process) => process,
-        Err(rustix::io::Errno::SRCH) => return Ok(()),
-        Err(error) => return Err(error).with_context(doing),
-    };
-    pidfd_send_signal(&process, Signal::TERM).with_context(doing)?;
-    // A descriptor of a process becomes readable when the process has ended, as a pipe does at its end.
-    let ending = tokio::net::unix::pipe::Receiver::from_owned_fd_unchecked(process).with_context(doing)?;
-    match timeout(PROCESS_DEADLINE, ending.readable()).await {
-        Ok(ended) => ended.with_context(doing),
-        Err(_) => bail!("process {pid} does not end within {} s", PROCESS_DEADLINE.as_secs()),
+    process::terminate(pid)?;
+    if !process::has_ended(pid, PROCESS_DEADLINE).await? {
+        bail!("process {pid} does not end within {} s", PROCESS_DEADLINE.as_secs());
     }
+    Ok(())
 }
 
 async fn end_sandbox(sandbox: &Arc<runtime::Sandbox>) -> anyhow::Result<()> {

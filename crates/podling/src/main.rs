@@ -6,6 +6,7 @@ mod door;
 mod down;
 mod image;
 mod kubia;
+mod process;
 mod signals;
 mod status;
 mod up;

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use client::Client;
@@ -18,7 +18,10 @@ use wire::{Identity, Service};
 
 use crate::cluster::{self, Facts, Place};
 use crate::door::LocalDoor;
-use crate::{signals, version};
+use crate::{process, signals, version};
+
+/// A process that is about to end lets the store go within this time.
+const PREDECESSOR_DEADLINE: Duration = Duration::from_secs(1);
 
 /// The options of `up`.
 #[derive(clap::Args, Debug, Clone)]
@@ -76,10 +79,7 @@ fn start_log() {
 async fn serve(options: Options, begun: Instant) -> anyhow::Result<()> {
     let place = options.place.clone();
     place.make()?;
-    let store = store::Disk::open(store::Config::new(place.file("store"))).map_err(|error| match error {
-        store::Error::Busy { .. } => anyhow::anyhow!("a cluster runs in {} already", place.data_dir.display()),
-        other => anyhow::Error::new(other),
-    })?;
+    let store = open_store(&place).await?;
     let mut facts = facts(&place, &options)?;
     let pki = place.file("pki");
     std::fs::create_dir_all(&pki).with_context(|| format!("making {}", pki.display()))?;
@@ -123,6 +123,20 @@ async fn serve(options: Options, begun: Instant) -> anyhow::Result<()> {
     }
     drop(std::fs::remove_file(place.file("podling.pid")));
     Ok(())
+}
+
+/// Opens the store. One that a process holds which is just ending, as after a `kill -9`, is waited for.
+async fn open_store(place: &Place) -> anyhow::Result<store::Disk> {
+    let open = || store::Disk::open(store::Config::new(place.file("store")));
+    match (open(), place.process()) {
+        (Err(store::Error::Busy { .. }), Some(pid)) => {
+            if !process::has_ended(pid, PREDECESSOR_DEADLINE).await? {
+                bail!("a cluster runs in {} already (process {pid})", place.data_dir.display());
+            }
+        }
+        (result, _) => return Ok(result?),
+    }
+    Ok(open()?)
 }
 
 /// The facts of this cluster: those of the last run where the options say nothing else.
