@@ -143,7 +143,7 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
     match options.noun {
         None => of_files(&options.connection, &options.files, &options.writing).await,
         Some(Noun::Namespace(plain)) => {
-            make(&plain, json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": plain.name}})).await
+            make(&plain, json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": plain.name}, "spec": {}, "status": {}})).await
         }
         Some(Noun::Serviceaccount(plain)) => {
             make(&plain, json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": plain.name}})).await
@@ -215,18 +215,8 @@ async fn make(plain: &Plain, mut object: Value) -> Result<(), Failure> {
         return writing.tell(&label, "created", &object);
     }
     let path = with_query(&collection(kind, namespace), &writing.query("kubectl-create")?);
-    let created = session.call(Call::write(Method::POST, path, &object)).await;
-    let created = created.map_err(|failure| match failure {
-        Failure::Api(mut status) => {
-            let noun = kind.kind.to_ascii_lowercase();
-            if status.reason != "Invalid" {
-                status.message = format!("failed to create {noun}: {}", status.message);
-            }
-            Failure::Bare(Failure::Api(status).lines().replacen("Error from server", "error", 1))
-        }
-        other => other,
-    });
-    writing.tell(&label, "created", &created?)
+    let created = session.call(Call::write(Method::POST, path, &object)).await?;
+    writing.tell(&label, "created", &created)
 }
 
 fn config_map(keyed: &Keyed) -> Result<Value, Failure> {

@@ -85,6 +85,9 @@ pub(crate) async fn run(mut options: Options) -> Result<(), Failure> {
     } else if options.force && options.grace_period < 0 {
         options.grace_period = 0;
     }
+    if options.all && !options.selector.is_empty() {
+        return Err(Failure::text("setting 'all' parameter but found a non empty selector. "));
+    }
     let session = options.connection.open()?;
     let (victims, mut failures) = options.victims(&session).await?;
     if victims.is_empty() && failures.is_empty() {

@@ -8,7 +8,6 @@ use api::status::{Cause, Status};
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// Everything has been said; the exit code remains.
-    #[expect(dead_code, reason = "a remote command's exit code becomes ours")]
     Exit(u8),
     /// A sentence of our own.
     Text(String),
@@ -79,6 +78,7 @@ impl Failure {
     fn line(&self) -> String {
         match self {
             Self::Api(status) => refused(status),
+            Self::Text(text) => text.clone(),
             other => other.lines(),
         }
     }

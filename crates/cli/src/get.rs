@@ -1,12 +1,14 @@
 //! `get`: shows objects, as the server tabulates them or in full.
 
 use api::kind::Kind;
+use api::quantity::Quantity;
 use client::resource::with_query;
 use client::watch::Watch;
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
 use crate::manifest::Files;
+use crate::print::jsonpath::{self, Template};
 use crate::print::table::{self, Extra, Table};
 use crate::print::{self, Format};
 use crate::session::{Call, Connection, JSON, Session};
@@ -219,9 +221,35 @@ impl Options {
             lines.push(table::header(&tables[0], extra));
         }
         let rows = tables.iter().flat_map(|table| table["rows"].as_array().into_iter().flatten());
-        let rows: Vec<Value> = rows.cloned().collect();
+        let mut rows: Vec<Value> = rows.cloned().collect();
+        self.sort(&mut rows, |row| &row["object"])?;
         lines.extend(rows.iter().map(|row| table::cells(&tables[0], row, extra)));
         print::out(&Table::default().lines(&lines));
+        Ok(())
+    }
+
+    /// Sorts by what `--sort-by` leads to; what has no such field comes first.
+    fn sort(&self, items: &mut [Value], object: impl Fn(&Value) -> &Value) -> Result<(), Failure> {
+        let Some(path) = &self.sort_by else { return Ok(()) };
+        let path = Template::relaxed(path).map_err(Failure::text)?;
+        let mut is_found = items.is_empty();
+        for item in items.iter() {
+            is_found |= !path.values(object(item)).map_err(Failure::text)?.is_empty();
+        }
+        if !is_found {
+            let text = self.sort_by.as_deref().unwrap_or_default();
+            return Err(Failure::text(format!(
+                "couldn't find any field with path \"{{{text}}}\" in the list of objects"
+            )));
+        }
+        items.sort_by(|left, right| {
+            let first =
+                |item| path.values(object(item)).ok().and_then(|values| values.first().map(|value| (*value).clone()));
+            match (first(left), first(right)) {
+                (Some(left), Some(right)) => order(&left, &right),
+                (left, right) => left.is_some().cmp(&right.is_some()),
+            }
+        });
         Ok(())
     }
 
@@ -241,6 +269,7 @@ impl Options {
                 Err(failure) => failures.push(failure),
             }
         }
+        self.sort(&mut items, |item| item)?;
         let is_single = sources.len() == 1 && sources[0].name.is_some();
         if items.is_empty() && (is_single || !failures.is_empty() || self.ignore_not_found) {
             return Ok(());
@@ -252,6 +281,17 @@ impl Options {
         print::out(&format.show(&shown)?);
         Ok(())
     }
+}
+
+/// The order of two values: numbers and quantities by size, the rest by its text.
+fn order(left: &Value, right: &Value) -> std::cmp::Ordering {
+    if let (Some(left), Some(right)) = (left.as_str(), right.as_str()) {
+        return match (Quantity::parse(left), Quantity::parse(right)) {
+            (Ok(left), Ok(right)) => left.cmp(&right),
+            _ => left.cmp(right),
+        };
+    }
+    jsonpath::compare(left, right).unwrap_or(std::cmp::Ordering::Equal)
 }
 
 fn has_rows(table: &Value) -> bool {

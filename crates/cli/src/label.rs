@@ -294,7 +294,7 @@ fn changes(pairs: &[String], map: Map) -> Result<Changes, Failure> {
     for pair in pairs {
         match pair.split_once('=') {
             Some((key, value)) if !key.is_empty() => {
-                valid(pair, key, value, map)?;
+                valid(pair, value, map)?;
                 changes.set.insert(key.to_owned(), value.to_owned());
             }
             None if pair.len() > 1 && pair.ends_with('-') => changes.remove.push(pair[..pair.len() - 1].to_owned()),
@@ -311,17 +311,15 @@ fn changes(pairs: &[String], map: Map) -> Result<Changes, Failure> {
     }
 }
 
-fn valid(pair: &str, key: &str, value: &str, map: Map) -> Result<(), Failure> {
+fn valid(pair: &str, value: &str, map: Map) -> Result<(), Failure> {
     if map != Map::Labels {
         return Ok(());
     }
-    let (wrong_key, wrong_value) = (api::name::label_key(key), api::name::label_value(value));
-    if !wrong_value.is_empty() {
-        return Err(Failure::text(format!("invalid label value: \"{pair}\": {}", wrong_value.join(";"))));
-    }
-    match wrong_key.is_empty() {
+    // Whether the key is one is for the server to say.
+    let wrong = api::name::label_value(value);
+    match wrong.is_empty() {
         true => Ok(()),
-        false => Err(Failure::text(format!("invalid label key: \"{pair}\": {}", wrong_key.join(";")))),
+        false => Err(Failure::text(format!("invalid label value: \"{pair}\": {}", wrong.join(";")))),
     }
 }
 

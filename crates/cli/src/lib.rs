@@ -6,14 +6,18 @@
 
 mod create;
 mod delete;
+mod exec;
 mod failure;
+mod forward;
 mod get;
 mod label;
 mod logs;
 mod manifest;
 mod print;
 mod session;
+mod streams;
 mod target;
+mod wait;
 
 use std::process::ExitCode;
 
@@ -35,6 +39,14 @@ pub enum Command {
     Annotate(Box<label::AnnotateOptions>),
     /// Delete objects
     Delete(Box<delete::Options>),
+    /// Run a command in a container
+    Exec(Box<exec::ExecOptions>),
+    /// Connect to what a container runs
+    Attach(Box<exec::AttachOptions>),
+    /// Make local ports lead into a pod
+    PortForward(Box<forward::Options>),
+    /// Wait until objects are as they should be
+    Wait(Box<wait::Options>),
 }
 
 /// Runs one.
@@ -61,5 +73,9 @@ async fn perform(command: Command) -> Result<(), Failure> {
         Command::Label(options) => Box::pin(label::label(*options)).await,
         Command::Annotate(options) => Box::pin(label::annotate(*options)).await,
         Command::Delete(options) => Box::pin(delete::run(*options)).await,
+        Command::Exec(options) => Box::pin(exec::exec(*options)).await,
+        Command::Attach(options) => Box::pin(exec::attach(*options)).await,
+        Command::PortForward(options) => Box::pin(forward::run(*options)).await,
+        Command::Wait(options) => Box::pin(wait::run(*options)).await,
     }
 }

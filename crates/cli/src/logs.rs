@@ -248,7 +248,11 @@ pub(crate) fn choose(pod: &Value, asked: Option<&str>, is_told: bool) -> Result<
     if let Some(name) = asked {
         return match all.iter().any(|(_, container)| container == name) {
             true => Ok(name.to_owned()),
-            false => Err(Failure::text(format!("container {name} is not valid for pod {}", api::meta::name(pod)))),
+            false => Err(Failure::text(format!(
+                "container {name} is not valid for pod {} out of: {}",
+                api::meta::name(pod),
+                others(&all)
+            ))),
         };
     }
     let annotated = api::meta::annotation(pod, DEFAULT_CONTAINER);
@@ -293,7 +297,10 @@ mod tests {
         });
         assert_eq!(choose(&pod, None, false).unwrap(), "a");
         assert_eq!(choose(&pod, Some("i"), false).unwrap(), "i");
-        assert_eq!(choose(&pod, Some("x"), false).unwrap_err().lines(), "error: container x is not valid for pod p");
+        assert_eq!(
+            choose(&pod, Some("x"), false).unwrap_err().lines(),
+            "error: container x is not valid for pod p out of: a, b, i (init)"
+        );
         assert_eq!(others(&containers(&pod)), "a, b, i (init)");
         pod["metadata"]["annotations"] = json!({DEFAULT_CONTAINER: "b"});
         assert_eq!(choose(&pod, None, false).unwrap(), "b");

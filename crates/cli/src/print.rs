@@ -1,5 +1,7 @@
 //! How objects and sentences reach people.
 
+mod columns;
+pub(crate) mod jsonpath;
 pub(crate) mod table;
 
 use std::io::Write;
@@ -8,6 +10,8 @@ use serde_json::Value;
 
 use crate::failure::Failure;
 use crate::target;
+use columns::Column;
+use jsonpath::Template;
 
 /// How objects are shown.
 #[derive(Debug, Clone)]
@@ -20,21 +24,50 @@ pub(crate) enum Format {
     Yaml,
     /// JSON, indented.
     Json,
+    /// What a template makes of them.
+    JsonPath {
+        /// As it was given.
+        text: String,
+        /// As it was read.
+        template: Template,
+    },
+    /// A table of one's own.
+    Columns(Vec<Column>),
 }
 
 impl Format {
     /// Reads the value of `-o`.
     pub(crate) fn parse(text: &str) -> Result<Self, Failure> {
-        match text {
+        let (word, argument) = text.split_once('=').unwrap_or((text, ""));
+        match word {
+            "jsonpath" => Self::json_path(argument),
+            "jsonpath-file" => Self::json_path(&read(argument)?),
+            "custom-columns" => columns::parse(argument).map(Self::Columns),
+            "custom-columns-file" => {
+                let text = read(argument)?;
+                let (headers, paths) = text.split_once('\n').unwrap_or((&text, ""));
+                let pairs = headers.split_whitespace().zip(paths.split_whitespace());
+                let pairs: Vec<String> = pairs.map(|(header, path)| format!("{header}:{path}")).collect();
+                columns::parse(&pairs.join(",")).map(Self::Columns)
+            }
             "wide" => Ok(Self::Wide),
             "name" => Ok(Self::Name),
             "yaml" => Ok(Self::Yaml),
             "json" => Ok(Self::Json),
-            other => Err(Failure::text(format!(
-                "unable to match a printer suitable for the output format \"{other}\", allowed formats are: \
+            _ => Err(Failure::text(format!(
+                "unable to match a printer suitable for the output format \"{text}\", allowed formats are: \
                  custom-columns,custom-columns-file,json,jsonpath,jsonpath-file,name,wide,yaml"
             ))),
         }
+    }
+
+    fn json_path(text: &str) -> Result<Self, Failure> {
+        if text.is_empty() {
+            return Err(Failure::text("template format specified but no template given"));
+        }
+        let template =
+            Template::parse(text).map_err(|error| Failure::text(format!("error parsing jsonpath {text}, {error}")))?;
+        Ok(Self::JsonPath { text: text.to_owned(), template })
     }
 
     /// One object, or a list of them, as text.
@@ -44,8 +77,19 @@ impl Format {
             Self::Name => Ok(names(object)),
             Self::Yaml => Ok(api::codec::yaml::encode(&public(object))),
             Self::Json => Ok(json(&public(object))),
+            Self::JsonPath { text, template } => template.render(object).map_err(|error| {
+                Failure::text(format!(
+                    "error executing jsonpath \"{}\": Error executing template: {error}",
+                    text.escape_default()
+                ))
+            }),
+            Self::Columns(columns) => columns::show(columns, object, true),
         }
     }
+}
+
+fn read(path: &str) -> Result<String, Failure> {
+    std::fs::read_to_string(path).map_err(|error| Failure::text(format!("error reading template {path}, {error}")))
 }
 
 /// Prints text as it is. A reader that has gone away ends the program, as it ends others in a pipe.
@@ -59,6 +103,12 @@ pub(crate) fn bytes(bytes: &[u8]) {
     if stdout.write_all(bytes).and_then(|()| stdout.flush()).is_err() {
         std::process::exit(1);
     }
+}
+
+/// Prints bytes on standard error.
+pub(crate) fn error_bytes(bytes: &[u8]) {
+    // Who does not listen to complaints is not told so.
+    drop(std::io::stderr().lock().write_all(bytes));
 }
 
 /// Prints a line.

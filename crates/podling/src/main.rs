@@ -50,7 +50,15 @@ fn main() -> ExitCode {
     if std::env::args_os().next().is_some_and(|name| name.to_string_lossy().ends_with("/kubia")) {
         return finish(kubia::run().map(|()| ExitCode::SUCCESS));
     }
-    let result = match Arguments::parse().command {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        // As kubectl does: a mistake on the command line is an error like any other.
+        Err(error) => {
+            drop(error.print());
+            return if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+        }
+    };
+    let result = match arguments.command {
         Command::Up(options) if options.detach => detach::run(),
         Command::Up(options) => up::run(options, begun),
         Command::Status(place) => return finish(status::run(&place)),
