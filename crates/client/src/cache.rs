@@ -64,9 +64,20 @@ impl Cache {
         query: Vec<(String, String)>,
         shutdown: watch::Receiver<bool>,
     ) -> (Self, mpsc::Receiver<Change>) {
+        Self::start_trimmed(client, path, query, |_| {}, shutdown)
+    }
+
+    /// As [`Cache::start`], but `trim` takes out of each object what its reader does not need before it is kept. Metadata must stay.
+    pub fn start_trimmed(
+        client: Client,
+        path: String,
+        query: Vec<(String, String)>,
+        trim: fn(&mut Value),
+        shutdown: watch::Receiver<bool>,
+    ) -> (Self, mpsc::Receiver<Change>) {
         let cache = Self::default();
         let (changes, receiver) = mpsc::channel(QUEUE);
-        let follower = Follower { client, path, query, cache: cache.clone(), changes };
+        let follower = Follower { client, path, query, trim, cache: cache.clone(), changes };
         tokio::spawn(follower.run(shutdown));
         (cache, receiver)
     }
@@ -100,6 +111,7 @@ struct Follower {
     client: Client,
     path: String,
     query: Vec<(String, String)>,
+    trim: fn(&mut Value),
     cache: Cache,
     changes: mpsc::Sender<Change>,
 }
@@ -160,13 +172,13 @@ impl Follower {
         while let Some(event) = watch.next().await? {
             let object = match event {
                 Event::Added(object) | Event::Modified(object) => {
-                    let object = Arc::new(object);
+                    let object = self.trimmed(object);
                     self.cache.set(object.clone());
                     self.report(Change::Set(object.clone())).await?;
                     object
                 }
                 Event::Deleted(object) => {
-                    let object = Arc::new(object);
+                    let object = self.trimmed(object);
                     self.cache.remove(&Key::of(&object));
                     self.report(Change::Removed(object.clone())).await?;
                     object
@@ -190,7 +202,7 @@ impl Follower {
             }
             let page = self.client.list(&self.path, &query).await?;
             for object in page.items {
-                let object = Arc::new(object);
+                let object = self.trimmed(object);
                 vanished.remove(&Key::of(&object));
                 self.cache.set(object.clone());
                 self.report(Change::Set(object)).await?;
@@ -205,6 +217,11 @@ impl Follower {
             }
             next = page.next;
         }
+    }
+
+    fn trimmed(&self, mut object: Value) -> Arc<Value> {
+        (self.trim)(&mut object);
+        Arc::new(object)
     }
 
     fn selectors(&self) -> Vec<(&str, &str)> {

@@ -9,7 +9,7 @@ use serde_json::Value;
 pub type Amounts = BTreeMap<String, u64>;
 
 /// What a pod wants of a node.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Wants {
     /// What it sets aside.
     pub requests: Amounts,
@@ -33,7 +33,7 @@ pub struct HostPort {
 }
 
 /// What a pod bears.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Toleration {
     key: String,
     is_exists: bool,

@@ -18,9 +18,15 @@ const FINALIZER: &str = "kubernetes";
 
 /// Runs until the shutdown.
 pub async fn run(client: Client, mut shutdown: watch::Receiver<bool>) {
-    let follow = |kind: Resource| Cache::start(client.clone(), kind.collection(None), Vec::new(), shutdown.clone());
-    let (namespaces, mut changes) = follow(resource::NAMESPACES);
-    let (_, mut pods) = follow(resource::PODS);
+    let (namespaces, mut changes) =
+        Cache::start(client.clone(), resource::NAMESPACES.collection(None), Vec::new(), shutdown.clone());
+    // Of pods it matters only that they go.
+    let name_only = |pod: &mut Value| {
+        let metadata = pod["metadata"].take();
+        *pod = json!({"metadata": {"namespace": metadata["namespace"], "name": metadata["name"], "resourceVersion": metadata["resourceVersion"]}});
+    };
+    let (_, mut pods) =
+        Cache::start_trimmed(client.clone(), resource::PODS.collection(None), Vec::new(), name_only, shutdown.clone());
     let queue: Queue<String> = Queue::default();
     let is_ending = |name: &str| {
         let key = Key { namespace: String::new(), name: name.to_owned() };

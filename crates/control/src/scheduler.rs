@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use crate::fit;
+use crate::fit::{self, Wants};
 use crate::snapshot::{Choice, Snapshot};
 
 /// The name by which pods ask for this scheduler.
@@ -20,10 +20,11 @@ const NAME: &str = "default-scheduler";
 
 /// Runs until the shutdown.
 pub async fn run(client: Client, recorder: Recorder, mut shutdown: watch::Receiver<bool>) {
-    let follow = |resource: client::Resource| {
-        Cache::start(client.clone(), resource.collection(None), Vec::new(), shutdown.clone()).1
-    };
-    let (mut pods, mut nodes) = (follow(resource::PODS), follow(resource::NODES));
+    let all = |resource: client::Resource| (client.clone(), resource.collection(None), Vec::new());
+    let (pod_client, path, query) = all(resource::PODS);
+    let (_, mut pods) = Cache::start_trimmed(pod_client, path, query, trim, shutdown.clone());
+    let (node_client, path, query) = all(resource::NODES);
+    let (_, mut nodes) = Cache::start(node_client, path, query, shutdown.clone());
     let mut scheduler = Scheduler::new(client.clone(), recorder);
     let (mut pods_known, mut nodes_known) = (false, false);
     loop {
@@ -52,12 +53,16 @@ struct Scheduler {
     client: Client,
     recorder: Recorder,
     snapshot: Snapshot,
-    /// Pods that wait for a node: by priority, then by age.
-    pending: BTreeSet<(Reverse<i64>, String, Key)>,
-    /// Pods that no node fits; looked at again when something changes.
-    stuck: BTreeMap<Key, Arc<Value>>,
-    objects: BTreeMap<Key, Arc<Value>>,
+    /// Pods that wait for a node, those that want the same together: what does not fit for one of them fits for none.
+    waiting: BTreeMap<Wants, BTreeMap<Rank, Arc<Value>>>,
+    /// What each waiting pod wants.
+    wants: BTreeMap<Key, (Wants, Rank)>,
+    /// Wants that may fit: new, or something has changed since no node fitted.
+    hopeful: BTreeSet<Wants>,
 }
+
+/// The order in which pods get their nodes: by priority, then by age.
+type Rank = (Reverse<i64>, String, Key);
 
 impl Scheduler {
     fn new(client: Client, recorder: Recorder) -> Self {
@@ -65,9 +70,9 @@ impl Scheduler {
             client,
             recorder,
             snapshot: Snapshot::default(),
-            pending: BTreeSet::new(),
-            stuck: BTreeMap::new(),
-            objects: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            wants: BTreeMap::new(),
+            hopeful: BTreeSet::new(),
         }
     }
 
@@ -77,7 +82,7 @@ impl Scheduler {
             Change::Removed(node) => self.snapshot.remove_node(&Key::of(node).name),
             Change::Synced => return,
         }
-        self.retry_stuck();
+        self.hope();
     }
 
     fn pod_changed(&mut self, change: &Change) {
@@ -93,7 +98,7 @@ impl Scheduler {
             self.forget(&Key::of(pod));
         }
         match node {
-            _ if (is_gone || is_finished) && self.snapshot.release(uid) => self.retry_stuck(),
+            _ if (is_gone || is_finished) && self.snapshot.release(uid) => self.hope(),
             _ if is_gone || is_finished => {}
             Some(node) => self.snapshot.place(uid, node, fit::wants(pod)),
             None if is_ours(pod) => self.wait(pod.clone()),
@@ -102,54 +107,74 @@ impl Scheduler {
     }
 
     fn wait(&mut self, pod: Arc<Value>) {
-        let key = Key::of(&pod);
+        let (key, wants, rank) = (Key::of(&pod), fit::wants(&pod), rank(&pod));
+        let is_known = self.wants.get(&key).is_some_and(|(old, _)| *old == wants);
         self.forget(&key);
-        self.pending.insert(order(&pod));
-        self.objects.insert(key, pod);
+        if !is_known {
+            self.hopeful.insert(wants.clone());
+        }
+        self.wants.insert(key, (wants.clone(), rank.clone()));
+        self.waiting.entry(wants).or_default().insert(rank, pod);
     }
 
     fn forget(&mut self, key: &Key) {
-        if let Some(old) = self.objects.remove(key) {
-            self.pending.remove(&order(&old));
+        let Some((wants, rank)) = self.wants.remove(key) else { return };
+        if let Some(group) = self.waiting.get_mut(&wants) {
+            group.remove(&rank);
+            if group.is_empty() {
+                self.waiting.remove(&wants);
+            }
         }
-        self.stuck.remove(key);
     }
 
-    fn retry_stuck(&mut self) {
-        for (key, pod) in std::mem::take(&mut self.stuck) {
-            self.pending.insert(order(&pod));
-            self.objects.insert(key, pod);
-        }
+    /// Something has changed: whatever did not fit may fit now.
+    fn hope(&mut self) {
+        self.hopeful = self.waiting.keys().cloned().collect();
     }
 
     async fn work(&mut self) {
-        while let Some((_, _, key)) = self.pending.pop_first() {
-            let Some(pod) = self.objects.remove(&key) else { continue };
-            self.schedule(key, pod).await;
+        while let Some((wants, pod)) = self.next() {
+            match self.snapshot.choose(&wants) {
+                Choice::Node(node) => self.place(&pod, wants, &node).await,
+                Choice::None(why) => {
+                    self.hopeful.remove(&wants);
+                    self.refuse(&wants, &why).await;
+                }
+            }
         }
     }
 
-    async fn schedule(&mut self, key: Key, pod: Arc<Value>) {
-        let wants = fit::wants(&pod);
-        match self.snapshot.choose(&wants) {
-            Choice::Node(node) => {
-                let uid = pod["metadata"]["uid"].as_str().unwrap_or_default();
-                self.snapshot.place(uid, &node, wants);
-                if let Err(error) = self.bind(&key, &pod, &node).await {
-                    tracing::debug!(%error, pod = %key, "binding a pod");
-                    self.snapshot.release(uid);
-                    // A pod that has gone or was bound elsewhere is reported by the watch; any other failure is tried again with the next change.
-                    if !error.is_not_found() && !error.is_conflict() {
-                        self.stuck.insert(key, pod);
-                    }
-                }
-            }
-            Choice::None(why) => {
-                self.recorder.tell(About::object("Pod", &pod), Severity::Warning, "FailedScheduling", &why);
-                if let Err(error) = self.report(&key, &pod, &why).await {
-                    tracing::debug!(%error, pod = %key, "reporting that a pod fits nowhere");
-                }
-                self.stuck.insert(key, pod);
+    /// The pod that is first in line among those that may fit.
+    fn next(&mut self) -> Option<(Wants, Arc<Value>)> {
+        self.hopeful.retain(|wants| self.waiting.contains_key(wants));
+        let first = |wants: &Wants| self.waiting.get(wants).and_then(|group| group.first_key_value());
+        let best = self.hopeful.iter().filter_map(|wants| first(wants).map(|(rank, pod)| (rank, wants, pod)));
+        best.min_by(|one, other| one.0.cmp(other.0)).map(|(_, wants, pod)| (wants.clone(), pod.clone()))
+    }
+
+    async fn place(&mut self, pod: &Arc<Value>, wants: Wants, node: &str) {
+        let key = Key::of(pod);
+        let uid = pod["metadata"]["uid"].as_str().unwrap_or_default();
+        self.forget(&key);
+        self.snapshot.place(uid, node, wants);
+        let Err(error) = self.bind(&key, pod, node).await else { return };
+        tracing::debug!(%error, pod = %key, "binding a pod");
+        self.snapshot.release(uid);
+        // A pod that has gone or was bound elsewhere is reported by the watch; any other failure is tried again with the next change.
+        if !error.is_not_found() && !error.is_conflict() {
+            self.wait(pod.clone());
+            self.hopeful.clear();
+        }
+    }
+
+    /// Tells those pods why they wait that were not told so before.
+    async fn refuse(&mut self, wants: &Wants, why: &str) {
+        let pods: Vec<Arc<Value>> = self.waiting.get(wants).into_iter().flat_map(BTreeMap::values).cloned().collect();
+        for pod in pods.iter().filter(|pod| !is_told(pod, why)) {
+            let key = Key::of(pod);
+            self.recorder.tell(About::object("Pod", pod), Severity::Warning, "FailedScheduling", why);
+            if let Err(error) = self.report(&key, pod, why).await {
+                tracing::debug!(%error, pod = %key, "reporting that a pod fits nowhere");
             }
         }
     }
@@ -170,11 +195,7 @@ impl Scheduler {
 
     /// Says in the pod's condition why it waits.
     async fn report(&self, key: &Key, pod: &Value, why: &str) -> Result<(), client::Error> {
-        let mut conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
-        let old = conditions.rfind(|condition| condition["type"] == "PodScheduled");
-        if old.is_some_and(|old| old["status"] == "False" && old["message"] == why) {
-            return Ok(());
-        }
+        let old = scheduled(pod);
         let since = old.filter(|old| old["status"] == "False").and_then(|old| old["lastTransitionTime"].as_str());
         let condition = json!({
             "type": "PodScheduled",
@@ -198,7 +219,39 @@ fn is_ours(pod: &Value) -> bool {
     asks && !is_gated && pod["metadata"]["deletionTimestamp"].is_null()
 }
 
-fn order(pod: &Value) -> (Reverse<i64>, String, Key) {
+/// The condition that says whether a pod has a node.
+fn scheduled(pod: &Value) -> Option<&Value> {
+    pod["status"]["conditions"].as_array()?.iter().find(|condition| condition["type"] == "PodScheduled")
+}
+
+fn is_told(pod: &Value, why: &str) -> bool {
+    scheduled(pod).is_some_and(|condition| condition["status"] == "False" && condition["message"] == why)
+}
+
+/// Takes out of a pod what scheduling does not need.
+fn trim(pod: &mut Value) {
+    if let Some(metadata) = pod["metadata"].as_object_mut() {
+        metadata.retain(|field, _| {
+            !matches!(field.as_str(), "annotations" | "labels" | "managedFields" | "ownerReferences")
+        });
+    }
+    for list in ["initContainers", "containers"] {
+        for fields in pod["spec"]
+            .get_mut(list)
+            .and_then(Value::as_array_mut)
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_object_mut)
+        {
+            fields.retain(|field, _| matches!(field.as_str(), "ports" | "resources"));
+        }
+    }
+    if let Some(status) = pod["status"].as_object_mut() {
+        status.retain(|field, _| matches!(field.as_str(), "phase" | "conditions"));
+    }
+}
+
+fn rank(pod: &Value) -> Rank {
     let created = pod["metadata"]["creationTimestamp"].as_str().unwrap_or_default();
     (Reverse(pod["spec"]["priority"].as_i64().unwrap_or(0)), created.to_owned(), Key::of(pod))
 }
