@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
@@ -90,7 +90,7 @@ pub struct Store {
     /// Where sandboxes keep what they use, to know what is in use.
     users: PathBuf,
     pub(super) registries: Registries,
-    index: Mutex<(Stamp, Index)>,
+    index: Mutex<(Stamp, Arc<Index>)>,
 }
 
 /// What tells that the index was written anew: inode and time.
@@ -318,11 +318,11 @@ impl Store {
 
     // === The index ===
 
-    fn read(&self) -> Result<Index, Error> {
+    fn read(&self) -> Result<Arc<Index>, Error> {
         let mut cached = self.index.lock().unwrap_or_else(PoisonError::into_inner);
         let stamp = self.stamp();
         if cached.0 != stamp || stamp.is_none() {
-            *cached = (stamp, self.load()?);
+            *cached = (stamp, Arc::new(self.load()?));
         }
         Ok(cached.1.clone())
     }
