@@ -15,8 +15,13 @@ const RUN: &str = "/run/podling";
 #[derive(clap::Args, Debug, Clone)]
 pub(crate) struct Place {
     /// Directory of the cluster's state
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/podling")]
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/podling", value_parser = absolute)]
     pub(crate) data_dir: PathBuf,
+}
+
+/// A directory is meant from here, wherever the processes of the cluster go later.
+fn absolute(text: &str) -> Result<PathBuf, String> {
+    std::path::absolute(text).map_err(|error| error.to_string())
 }
 
 /// What is decided once for a cluster.

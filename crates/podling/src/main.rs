@@ -1,6 +1,7 @@
 //! `podling`: reads the command line and hands on to what does the work.
 
 mod cluster;
+mod demo;
 mod detach;
 mod door;
 mod down;
@@ -37,9 +38,14 @@ enum Command {
     Image(image::Options),
     /// Print the version
     Version,
-    /// The server of the demonstration's image
+    /// Play pods, logs, labels, selectors and namespaces on a temporary cluster, and check every answer
+    Demo,
+    /// The program of the demonstration's image
     #[command(hide = true)]
-    Kubia,
+    Kubia {
+        /// What it does
+        words: Vec<std::ffi::OsString>,
+    },
     #[command(flatten)]
     Client(cli::Command),
 }
@@ -48,7 +54,7 @@ fn main() -> ExitCode {
     let begun = Instant::now();
     // Inside the demonstration's image the program is called by the name of its server.
     if std::env::args_os().next().is_some_and(|name| name.to_string_lossy().ends_with("/kubia")) {
-        return finish(kubia::run().map(|()| ExitCode::SUCCESS));
+        return finish(kubia::run(std::env::args_os().skip(1)).map(|()| ExitCode::SUCCESS));
     }
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
@@ -65,7 +71,8 @@ fn main() -> ExitCode {
         Command::Down(options) => down::run(&options),
         Command::Image(options) => image::run(options),
         Command::Version => version::print(),
-        Command::Kubia => kubia::run(),
+        Command::Demo => return finish(demo::run()),
+        Command::Kubia { words } => kubia::run(words.into_iter()),
         Command::Client(command) => return cli::run(command),
     };
     finish(result.map(|()| ExitCode::SUCCESS))

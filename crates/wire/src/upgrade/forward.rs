@@ -190,6 +190,8 @@ async fn channels(upgraded: Upgraded, ports: &[u16], accept: mpsc::Sender<Forwar
         let forward = Forward { port: *port, input: Reader::new(data), output, error };
         accept.send(forward).await.map_err(|_| Error::Closed)?;
     }
+    // Channels cannot be ended one by one: with the last of the connections the writer ends, and by that the whole.
+    let out = out.downgrade();
     tokio::spawn(async move {
         while let Some(Ok(message)) = stream.next().await {
             match message {
@@ -199,6 +201,7 @@ async fn channels(upgraded: Upgraded, ports: &[u16], accept: mpsc::Sender<Forwar
                     }
                 }
                 Message::Ping(payload) => {
+                    let Some(out) = out.upgrade() else { return Ok(()) };
                     let pong = Outgoing::Message(Message::Pong(payload));
                     out.send(pong).await.map_err(|_| Error::Closed)?;
                 }
@@ -206,6 +209,7 @@ async fn channels(upgraded: Upgraded, ports: &[u16], accept: mpsc::Sender<Forwar
                 _ => {}
             }
         }
+        let Some(out) = out.upgrade() else { return Ok(()) };
         out.send(Outgoing::Close).await.map_err(|_| Error::Closed)
     });
     Ok(())
