@@ -123,6 +123,7 @@ impl Worker {
                 return;
             }
             let step = self.step();
+            tracing::debug!(pod = self.pod.label(), ?step, "next");
             let until = match step {
                 Step::Wait(until) => until,
                 step => match self.carry_out(step, &mut orders).await {

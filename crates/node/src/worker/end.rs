@@ -114,6 +114,7 @@ impl Worker {
             // What the containers said last lies in the directory that goes now.
             drop(self.view());
             sandbox.remove().await?;
+            tracing::debug!(pod = self.pod.label(), "sandbox removed");
             self.remember(&sandbox);
             self.sandbox = None;
             self.entry.set_sandbox(None);
