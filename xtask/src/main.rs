@@ -1,6 +1,13 @@
 //! The chores of this workspace.
 
+mod command;
+mod leftovers;
 mod schema;
+mod test;
+mod tidy;
+mod tools;
+
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
@@ -13,12 +20,33 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Chore {
-    /// Make crates/api/schema anew from the published Go modules of the API (wants `go`).
+    /// Run all tests; installs the packages and clients that they use (wants root)
+    Test,
+    /// Formatting, clippy, tidy, tests
+    Ci,
+    /// Who uses whom, sizes, names, words, links
+    Tidy,
+    /// Make crates/api/schema anew from the published Go modules of the API (wants `go`)
     Schema(schema::Arguments),
 }
 
-fn main() -> anyhow::Result<()> {
-    match Arguments::parse().chore {
+#[expect(clippy::print_stderr, reason = "this is where errors meet people")]
+fn main() -> ExitCode {
+    let result = match Arguments::parse().chore {
+        Chore::Test => test::run(),
+        Chore::Ci => ci(),
+        Chore::Tidy => tidy::run(),
         Chore::Schema(arguments) => schema::run(&arguments),
+    };
+    if let Err(error) = &result {
+        eprintln!("error: {error:#}");
     }
+    if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn ci() -> anyhow::Result<()> {
+    command::cargo(&["fmt", "--all", "--check"]).run()?;
+    command::cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]).run()?;
+    tidy::run()?;
+    test::run()
 }
