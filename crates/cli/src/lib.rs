@@ -6,6 +6,7 @@
 
 mod create;
 mod delete;
+mod describe;
 mod exec;
 mod failure;
 mod forward;
@@ -30,6 +31,8 @@ pub enum Command {
     Create(Box<create::Options>),
     /// Show objects
     Get(Box<get::Options>),
+    /// Tell all about objects
+    Describe(Box<describe::Options>),
     /// Show what a container printed
     #[command(visible_alias = "log")]
     Logs(Box<logs::Options>),
@@ -69,6 +72,7 @@ async fn perform(command: Command) -> Result<(), Failure> {
     match command {
         Command::Create(options) => Box::pin(create::run(*options)).await,
         Command::Get(options) => Box::pin(get::run(*options)).await,
+        Command::Describe(options) => Box::pin(describe::run(*options)).await,
         Command::Logs(options) => Box::pin(logs::run(*options)).await,
         Command::Label(options) => Box::pin(label::label(*options)).await,
         Command::Annotate(options) => Box::pin(label::annotate(*options)).await,

@@ -3,6 +3,7 @@
 mod columns;
 pub(crate) mod jsonpath;
 pub(crate) mod table;
+pub(crate) mod tabs;
 
 use std::io::Write;
 
