@@ -1,6 +1,7 @@
 //! The chores of this workspace.
 
 mod command;
+mod conformance;
 mod leftovers;
 mod schema;
 mod test;
@@ -26,6 +27,8 @@ enum Chore {
     Ci,
     /// Who uses whom, sizes, names, words, links
     Tidy,
+    /// Run Kubernetes' own tests against a throw-away cluster and write docs/conformance.md (wants `go`)
+    Conformance(conformance::Arguments),
     /// Make crates/api/schema anew from the published Go modules of the API (wants `go`)
     Schema(schema::Arguments),
 }
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
         Chore::Test => test::run(),
         Chore::Ci => ci(),
         Chore::Tidy => tidy::run(),
+        Chore::Conformance(arguments) => conformance::run(&arguments),
         Chore::Schema(arguments) => schema::run(&arguments),
     };
     if let Err(error) = &result {

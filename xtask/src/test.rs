@@ -18,7 +18,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let clients = tools::install()?;
     let before = leftovers::find();
     cargo(&["build", "--package", "podling"]).run()?;
-    let podling = built_podling()?;
+    let podling = built_podling("debug")?;
     let mut tests = cargo(&["test", "--workspace", "--no-fail-fast"]).env("PODLING_BIN", &podling);
     for (name, path) in [("KUBECTL_133", clients.kubectl_133), ("KUBECTL_137", clients.kubectl_137)] {
         if let Some(path) = path {
@@ -32,10 +32,10 @@ pub(crate) fn run() -> anyhow::Result<()> {
 }
 
 /// The program that cargo has just built: below the name of the target, since the workspace names one.
-fn built_podling() -> anyhow::Result<PathBuf> {
+pub(crate) fn built_podling(profile: &str) -> anyhow::Result<PathBuf> {
     let version = program("rustc").args(["-vV"]).output()?;
     let host = version.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc does not name its host")?;
-    let path = target().join(host).join("debug/podling");
+    let path = target().join(host).join(profile).join("podling");
     ensure!(path.exists(), "cargo built podling, but not as {}", path.display());
     Ok(path)
 }
