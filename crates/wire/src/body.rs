@@ -4,9 +4,9 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body::{Body as HttpBody, Frame};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Full};
 use tokio::sync::mpsc;
 
 use crate::Error;
@@ -75,14 +75,51 @@ impl HttpBody for ChannelBody {
     }
 }
 
+/// How much of a body that is too long is read and thrown away, in multiples of the limit: a sender that is cut off while it still writes may
+/// never read the answer.
+const PATIENCE: usize = 4;
+
 /// Reads a whole body of at most `limit` bytes.
 ///
 /// # Errors
 /// [`Error::TooLarge`] beyond the limit, or whatever broke the body off.
-pub async fn collect(body: Body, limit: usize) -> Result<Bytes, Error> {
-    match Limited::new(body, limit).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(source) if source.is::<LengthLimitError>() => Err(Error::TooLarge { limit }),
-        Err(source) => Err(Error::failed("reading a body", source)),
+pub async fn collect(mut body: Body, limit: usize) -> Result<Bytes, Error> {
+    let mut content = BytesMut::new();
+    let mut length = 0_usize;
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame?.into_data() else { continue };
+        length += data.len();
+        if length <= limit {
+            content.extend_from_slice(&data);
+        } else if length > limit.saturating_mul(PATIENCE) {
+            break;
+        }
+    }
+    if length > limit { Err(Error::TooLarge { limit }) } else { Ok(content.freeze()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_that_is_too_long_is_read_to_its_end() {
+        let (sender, body) = channel(1);
+        let sending = tokio::spawn(async move {
+            for _ in 0..3 {
+                sender.send(Bytes::from_static(b"12345")).await.unwrap();
+            }
+        });
+        assert!(matches!(collect(body, 10).await, Err(Error::TooLarge { limit: 10 })));
+        sending.await.unwrap();
+        assert_eq!(collect(full("12345"), 5).await.unwrap(), "12345");
+    }
+
+    #[tokio::test]
+    async fn a_body_without_end_is_broken_off() {
+        let (sender, body) = channel(1);
+        let sending = tokio::spawn(async move { while sender.send(Bytes::from_static(b"12345")).await.is_ok() {} });
+        assert!(matches!(collect(body, 10).await, Err(Error::TooLarge { .. })));
+        sending.await.unwrap();
     }
 }
