@@ -1,6 +1,7 @@
 //! One request, taken apart.
 
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use api::query::Query;
 use api::status::Status;
@@ -13,6 +14,9 @@ use wire::Body;
 use crate::auth::User;
 use crate::error;
 use crate::negotiate::{self, Form};
+
+/// A body must come within this time, however slowly its sender writes.
+const BODY_DEADLINE: Duration = Duration::from_secs(60);
 
 /// A request whose sender is known.
 pub(crate) struct Call {
@@ -67,7 +71,9 @@ impl Call {
     pub(crate) async fn body(&mut self) -> Result<Bytes, Status> {
         let body = std::mem::replace(&mut self.body, Mutex::new(wire::body::empty()));
         let body = body.into_inner().unwrap_or_else(PoisonError::into_inner);
-        wire::body::collect(body, crate::BODY_LIMIT).await.map_err(|error| match error {
+        let reading = tokio::time::timeout(BODY_DEADLINE, wire::body::collect(body, crate::BODY_LIMIT)).await;
+        let late = |_| Status::bad_request(format!("the body did not come within {} s", BODY_DEADLINE.as_secs()));
+        reading.map_err(late)?.map_err(|error| match error {
             wire::Error::TooLarge { limit } => Status::too_large(format!("limit is {limit}")),
             error => Status::bad_request(format!("the body could not be read: {error}")),
         })
