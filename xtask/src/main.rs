@@ -1,8 +1,10 @@
 //! The chores of this workspace.
 
+mod bench;
 mod command;
 mod conformance;
 mod leftovers;
+mod oracle;
 mod schema;
 mod test;
 mod tidy;
@@ -29,6 +31,10 @@ enum Chore {
     Tidy,
     /// Run Kubernetes' own tests against a throw-away cluster and write docs/conformance.md (wants `go`)
     Conformance(conformance::Arguments),
+    /// Measure, each figure beside its floor or peer
+    Bench(bench::Arguments),
+    /// Compare with the real API server's answers, or record them anew
+    Oracle(oracle::Arguments),
     /// Make crates/api/schema anew from the published Go modules of the API (wants `go`)
     Schema(schema::Arguments),
 }
@@ -40,6 +46,8 @@ fn main() -> ExitCode {
         Chore::Ci => ci(),
         Chore::Tidy => tidy::run(),
         Chore::Conformance(arguments) => conformance::run(&arguments),
+        Chore::Bench(arguments) => bench::run(&arguments),
+        Chore::Oracle(arguments) => oracle::run(&arguments),
         Chore::Schema(arguments) => schema::run(&arguments),
     };
     if let Err(error) = &result {

@@ -1,5 +1,7 @@
 //! `cargo xtask tidy`: what the compiler does not look at.
 
+mod function;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -102,9 +104,9 @@ fn dependencies(metadata: &Value, wrongs: &mut Vec<String>) -> anyhow::Result<()
     Ok(())
 }
 
-#[expect(clippy::print_stdout, reason = "the longest files, for whoever wants to mend one")]
+#[expect(clippy::print_stdout, reason = "the longest files and functions, for whoever wants to mend one")]
 fn sources(files: &[PathBuf], wrongs: &mut Vec<String>) -> anyhow::Result<()> {
-    let mut sizes = Vec::new();
+    let (mut sizes, mut functions) = (Vec::new(), Vec::new());
     for path in files {
         let content = read(path)?;
         let shown = path.display();
@@ -118,6 +120,10 @@ fn sources(files: &[PathBuf], wrongs: &mut Vec<String>) -> anyhow::Result<()> {
             wrongs.push(format!("{shown}: {own} lines, more than {MAX_FILE}"));
         }
         sizes.push((own, path));
+        if !is_test {
+            let lines: Vec<&str> = content.lines().take(own).collect();
+            functions.extend(function::lengths(&shown.to_string(), &lines));
+        }
         let marks = [concat!("to", "do!("), concat!("unimple", "mented!("), concat!("FIX", "ME")];
         for mark in marks.into_iter().filter(|mark| content.contains(mark)) {
             wrongs.push(format!("{shown}: {mark}"));
@@ -127,6 +133,11 @@ fn sources(files: &[PathBuf], wrongs: &mut Vec<String>) -> anyhow::Result<()> {
     println!("the longest files:");
     for (lines, path) in sizes.iter().take(10) {
         println!("{lines:6} {}", path.display());
+    }
+    functions.sort_by_key(|function| std::cmp::Reverse(function.lines));
+    println!("the longest functions:");
+    for function in functions.iter().take(10) {
+        println!("{:6} {}", function.lines, function.place);
     }
     Ok(())
 }
