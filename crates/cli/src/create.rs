@@ -194,8 +194,10 @@ pub(crate) const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-config
 
 /// Keeps an object as it was given inside itself.
 pub(crate) fn remember(object: &mut Value) {
-    if let Some(annotations) = object["metadata"].get_mut("annotations").and_then(Value::as_object_mut) {
-        annotations.remove(LAST_APPLIED);
+    // An empty map is kept too, as kubectl keeps it: whoever applies next finds no difference.
+    match object["metadata"]["annotations"].as_object_mut() {
+        Some(annotations) => drop(annotations.remove(LAST_APPLIED)),
+        None => object["metadata"]["annotations"] = Value::Object(serde_json::Map::new()),
     }
     let text = format!("{object}\n");
     api::meta::set_annotation(object, LAST_APPLIED, &text);

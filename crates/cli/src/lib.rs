@@ -4,10 +4,13 @@
 //! `TYPE/NAME`, [`manifest`] reads files, [`print`] writes objects, [`failure`] says what went wrong as kubectl says it. This crate knows the
 //! API by its kinds only: it speaks to any cluster, and to nothing else on this machine.
 
+mod apply;
+mod completion;
 mod create;
 mod delete;
 mod describe;
 mod exec;
+mod facts;
 mod failure;
 mod forward;
 mod get;
@@ -15,12 +18,15 @@ mod label;
 mod logs;
 mod manifest;
 mod print;
+mod run;
 mod session;
 mod streams;
 mod target;
 mod wait;
 
 use std::process::ExitCode;
+
+pub use completion::{Options as CompletionOptions, completion};
 
 use failure::Failure;
 
@@ -29,6 +35,10 @@ use failure::Failure;
 pub enum Command {
     /// Create objects from files, or by naming them
     Create(Box<create::Options>),
+    /// Make objects be as files say
+    Apply(Box<apply::Options>),
+    /// Run a pod of one container
+    Run(Box<run::Options>),
     /// Show objects
     Get(Box<get::Options>),
     /// Tell all about objects
@@ -50,6 +60,10 @@ pub enum Command {
     PortForward(Box<forward::Options>),
     /// Wait until objects are as they should be
     Wait(Box<wait::Options>),
+    /// List the kinds of objects
+    ApiResources(Box<facts::ResourceOptions>),
+    /// Tell where the cluster is
+    ClusterInfo(Box<facts::ClusterOptions>),
 }
 
 /// Runs one.
@@ -71,6 +85,8 @@ fn attempt(command: Command) -> Result<(), Failure> {
 async fn perform(command: Command) -> Result<(), Failure> {
     match command {
         Command::Create(options) => Box::pin(create::run(*options)).await,
+        Command::Apply(options) => Box::pin(apply::run(*options)).await,
+        Command::Run(options) => Box::pin(run::run(*options)).await,
         Command::Get(options) => Box::pin(get::run(*options)).await,
         Command::Describe(options) => Box::pin(describe::run(*options)).await,
         Command::Logs(options) => Box::pin(logs::run(*options)).await,
@@ -81,5 +97,7 @@ async fn perform(command: Command) -> Result<(), Failure> {
         Command::Attach(options) => Box::pin(exec::attach(*options)).await,
         Command::PortForward(options) => Box::pin(forward::run(*options)).await,
         Command::Wait(options) => Box::pin(wait::run(*options)).await,
+        Command::ApiResources(options) => Box::pin(facts::resources(*options)).await,
+        Command::ClusterInfo(options) => Box::pin(facts::cluster(*options)).await,
     }
 }

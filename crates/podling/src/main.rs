@@ -16,7 +16,7 @@ mod version;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// Pods on this machine: a Kubernetes API, a runtime, a network and a store in one program.
 #[derive(Parser)]
@@ -38,6 +38,8 @@ enum Command {
     Image(image::Options),
     /// Print the version
     Version,
+    /// Print a script that completes what you type: bash, zsh, fish
+    Completion(cli::CompletionOptions),
     /// Play pods, logs, labels, selectors and namespaces on a temporary cluster, and check every answer
     Demo,
     /// The program of the demonstration's image
@@ -71,6 +73,10 @@ fn main() -> ExitCode {
         Command::Down(options) => down::run(&options),
         Command::Image(options) => image::run(options),
         Command::Version => version::print(),
+        Command::Completion(options) => {
+            cli::completion(&mut Arguments::command(), &options);
+            Ok(())
+        }
         Command::Demo => return finish(demo::run()),
         Command::Kubia { words } => kubia::run(words.into_iter()),
         Command::Client(command) => return cli::run(command),
