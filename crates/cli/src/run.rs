@@ -193,15 +193,21 @@ impl Options {
             |pod: &Value| matches!(pod["status"]["phase"].as_str(), Some("Running" | "Succeeded" | "Failed"));
         let pod = tokio::time::timeout(self.pod_running_timeout, self.until(session, created, is_begun)).await;
         let pod = pod.map_err(|_| Failure::text("timed out waiting for the condition"))??;
+        // What it printed before anyone was attached is in its log.
+        let shown = self.log(session, 0).await?;
         if pod["status"]["phase"] == "Running" {
-            let attached = attach_to(session, &pod, &self.name, (self.stdin, self.tty), self.quiet).await;
-            if !matches!(attached, Ok(()) | Err(Failure::Exit(_))) {
-                attached?;
+            match attach_to(session, &pod, &self.name, (self.stdin, self.tty), self.quiet).await {
+                Ok(()) | Err(Failure::Exit(_)) => {}
+                Err(failure) => {
+                    let text = failure.lines();
+                    let text = text.trim_start_matches("error: ");
+                    print::complain(&format!(
+                        "warning: couldn't attach to pod/{}, falling back to streaming logs: {text}",
+                        self.name
+                    ));
+                    self.log(session, shown).await?;
+                }
             }
-        } else {
-            let path = with_query(&PODS.subresource(Some(&session.namespace), &self.name, "log"), &[]);
-            let (_, log) = session.client.raw(log_request(&path)?).await.map_err(|error| session.failure(error))?;
-            print::bytes(&log);
         }
         if self.restart != "Never" {
             return Ok(());
@@ -214,6 +220,14 @@ impl Options {
         }
         print::complain(&format!("pod {}/{} terminated ({})", session.namespace, self.name, reason(&pod)));
         Err(Failure::Exit(u8::try_from(code).unwrap_or(1)))
+    }
+
+    /// Prints the log from a byte on, and tells how long it is.
+    async fn log(&self, session: &Session, from: usize) -> Result<usize, Failure> {
+        let path = PODS.subresource(Some(&session.namespace), &self.name, "log");
+        let (_, log) = session.client.raw(log_request(&path)?).await.map_err(|error| session.failure(error))?;
+        print::bytes(log.get(from..).unwrap_or_default());
+        Ok(log.len())
     }
 
     /// The pod as soon as it is as wanted.
