@@ -10,7 +10,7 @@ use client::resource::{self, Resource};
 use client::transport::Remote;
 use client::watch::Event;
 use client::{Client, Error};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::finger::Finger;
 use crate::shell::{Output, Shell};
@@ -209,6 +209,20 @@ impl Cluster {
     pub fn ask<T>(&self, ask: impl AsyncFnOnce(Client) -> T) -> T {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async { ask(self.client()).await })
+    }
+
+    /// Creates a pod in the namespace `default`: a name, and its specification.
+    #[track_caller]
+    pub fn run(&self, name: &str, spec: Value) {
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec});
+        self.create(&resource::PODS, pod);
+    }
+
+    /// Creates an object in the namespace `default`.
+    #[track_caller]
+    pub fn create(&self, kind: &Resource, object: Value) {
+        let made = self.ask(async |client| client.create(&kind.collection(Some("default")), &object).await);
+        assert!(made.is_ok(), "creating {object:#}: {}", made.expect_err("it failed"));
     }
 
     /// Waits until a pod is as wanted; gives it.

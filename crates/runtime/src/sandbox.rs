@@ -107,12 +107,23 @@ impl Sandbox {
         for record in records {
             state.note(record);
         }
-        // What the shim never heard of did not start, and will not.
-        for entry in state.containers.iter_mut().filter(|entry| entry.record.is_none()) {
-            entry.is_refused = true;
-        }
         drop(state);
+        sandbox.forget_unborn()?;
         Ok(sandbox)
+    }
+
+    /// Forgets containers that the shim never heard of: whoever was about to start them ended in the middle, and may begin anew under the
+    /// same names.
+    fn forget_unborn(&self) -> Result<()> {
+        let mut state = self.lock();
+        state.containers.retain(|entry| entry.record.is_some());
+        for entry in fs::read_dir(self.dir().join("c")).into_iter().flatten().flatten() {
+            let is_known = state.containers.iter().any(|known| entry.file_name() == known.spec.id.as_str());
+            if !is_known {
+                fs::remove_dir_all(entry.path()).doing(|| format!("remove {}", entry.path().display()))?;
+            }
+        }
+        Ok(())
     }
 
     /// What is left of one whose shim is gone.
