@@ -99,10 +99,10 @@ fn corrupt_tail(cluster: &Cluster) {
 }
 
 /// Waits for some changes of pods after a revision.
-fn after_changes(cluster: &Cluster, count: usize) {
+fn after_changes(cluster: &Cluster, revision: &str, count: usize) {
     cluster.ask(async |client| {
         let path = resource::PODS.collection(Some("default"));
-        let mut watch = client.watch(&path, &[], "0").await.expect("a watch");
+        let mut watch = client.watch(&path, &[], revision).await.expect("a watch");
         let mut seen = 0;
         while seen < count {
             match tokio::time::timeout(e2e::PATIENCE, watch.next()).await.expect("changes come").expect("a watch") {
@@ -122,11 +122,13 @@ fn killed_in_the_middle_pods_end_as_if_nothing_happened() {
     let mut cluster = Cluster::with_busybox();
     for round in 0..6 {
         let name = |kind: &str| format!("{kind}-{round}");
+        let path = resource::PODS.collection(Some("default"));
+        let revision = cluster.ask(async |client| client.list(&path, &[]).await).expect("a list").resource_version;
         cluster.run(&name("good"), shell_pod("echo ran; sleep 0.3; exit 0", "Never"));
         cluster.run(&name("bad"), shell_pod("echo ran; exit 3", "Never"));
         cluster.run(&name("long"), shell_pod("echo ran; exec sleep 3600", "Always"));
         // Each round is killed a little later in the pods' lives.
-        after_changes(&cluster, 3 + round);
+        after_changes(&cluster, &revision, 3 + round);
         cluster.kill();
         cluster.up();
         let good = cluster.ended_pod(&name("good"));
