@@ -3,6 +3,8 @@
 //!
 //! Documents are made when they are asked for and not kept: clients keep them, by a hash that changes with the binary only.
 
+mod v2;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Read;
 use std::sync::OnceLock;
@@ -42,13 +44,16 @@ impl OpenApi {
         Self { hash, version: cluster.version.clone() }
     }
 
-    /// The document at a path below `/openapi/v3`.
+    /// The document at a path below `/openapi`.
     pub(crate) fn answer(
         &self,
         headers: &HeaderMap,
         query: &Query,
         path: &str,
     ) -> Result<Option<Response<Body>>, Status> {
+        if path == "/openapi/v2" {
+            return Ok(Some(v2::answer(headers, &self.version)));
+        }
         let Some(rest) = path.strip_prefix("/openapi/v3") else { return Ok(None) };
         negotiate::plain(headers)?;
         if rest.is_empty() {
