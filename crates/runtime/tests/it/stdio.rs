@@ -11,7 +11,8 @@ use crate::lab::{Lab, PATIENCE};
 async fn exec_carries_streams_and_codes() {
     let Some(lab) = Lab::new().await else { return };
     lab.sandbox.start(lab.container("one", "exec sleep 1000")).await.expect("start");
-    let (exit, text) = lab.exec("one", "echo out; echo err >&2; cat /proc/1/comm; exit 4").await;
+    let (exit, text) =
+        lab.exec("one", "echo out; echo err >&2; tr '\\0' ' ' < /proc/1/cmdline | grep -o sleep; exit 4").await;
     assert_eq!((exit.code, text.as_str()), (4, "out\nsleep\nerr\n"));
     let argv = vec!["cat".to_owned()];
     let mut exec = lab
