@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1 as core;
 use runtime::image::{Auth, Image, Reference, Store};
 use serde_json::Value;
 
+use crate::error::chain;
 use crate::events::{Events, Severity};
 use crate::pod::Pod;
 
@@ -55,85 +56,89 @@ impl Images {
         &self.store
     }
 
-    /// Whether [`Images::ensure`] answers without asking a registry.
-    pub fn is_here(&self, container: &core::Container) -> bool {
-        let reference = Reference::parse(container.image.as_deref().unwrap_or_default());
-        let Some(image) = reference.ok().and_then(|reference| self.store.find(&reference)) else { return false };
-        image.is_loaded_by_hand || container.image_pull_policy.as_deref() != Some("Always")
-    }
-
-    /// The image of a container, pulled if need be. Cancelling it leaves a pull to end by itself.
+    /// The image of a container, if its pull policy is content with what is on this machine.
     ///
     /// # Errors
-    /// A [`Refusal`] for the container's status.
-    pub async fn ensure(&self, pod: &Pod, container: &core::Container) -> Result<Image, Refusal> {
-        let name = container.image.as_deref().unwrap_or_default();
-        let tell = |severity, reason, message: &str| {
-            self.recorder.pod(pod, Some(field(pod, container)), severity, reason, message);
-        };
+    /// A [`Refusal`] for the container's status, if no pull can help.
+    pub fn present(&self, pod: &Pod, container: &core::Container) -> Result<Option<Image>, Refusal> {
+        let name = name(container);
         let reference = Reference::parse(name).map_err(|error| {
             let message =
                 format!("Failed to apply default image tag \"{name}\": couldn't parse image name \"{name}\": {error}");
-            tell(Severity::Warning, "InspectFailed", &message);
+            self.tell(pod, container, Severity::Warning, "InspectFailed", &message);
             Refusal { reason: "InvalidImageName", message, retry: None }
         })?;
         let policy = container.image_pull_policy.as_deref().unwrap_or("IfNotPresent");
-        if let Some(image) = self.store.find(&reference) {
+        match self.store.find(&reference) {
             // An image that a person loaded by hand answers for its name whatever the policy says: there may be no registry at all.
-            if policy != "Always" || image.is_loaded_by_hand {
+            Some(image) if policy != "Always" || image.is_loaded_by_hand => {
                 let message =
                     format!("Container image \"{name}\" already present on machine and can be accessed by the pod");
-                tell(Severity::Normal, "Pulled", &message);
-                return Ok(image);
+                self.tell(pod, container, Severity::Normal, "Pulled", &message);
+                Ok(Some(image))
             }
-        } else if policy == "Never" {
-            let message = format!("Container image \"{name}\" is not present with pull policy of Never");
-            tell(Severity::Warning, "ErrImageNeverPull", &message);
-            return Err(Refusal { reason: "ErrImageNeverPull", message, retry: None });
+            None if policy == "Never" => {
+                let message = format!("Container image \"{name}\" is not present with pull policy of Never");
+                self.tell(pod, container, Severity::Warning, "ErrImageNeverPull", &message);
+                Err(Refusal { reason: "ErrImageNeverPull", message, retry: None })
+            }
+            _ => Ok(None),
         }
-        self.pull(pod, container, &reference, name).await
     }
 
-    async fn pull(
-        &self,
-        pod: &Pod,
-        container: &core::Container,
-        reference: &Reference,
-        name: &str,
-    ) -> Result<Image, Refusal> {
+    /// Pulls the image of a container. Cancelling the wait leaves a pull to end by itself.
+    ///
+    /// # Errors
+    /// A [`Refusal`] for the container's status.
+    pub async fn pull(&self, pod: &Pod, container: &core::Container) -> Result<Image, Refusal> {
+        let name = name(container);
         let key = (pod.uid().to_owned(), name.to_owned());
-        let tell = |severity, reason, message: &str| {
-            self.recorder.pod(pod, Some(field(pod, container)), severity, reason, message);
-        };
         if let Some(failure) = self.failure(&key).filter(|failure| failure.until > Timestamp::now()) {
-            let message = format!("Back-off pulling image \"{name}\"");
-            tell(Severity::Normal, "BackOff", &message);
-            let message = format!("{message}: {}", failure.message);
-            return Err(Refusal { reason: "ImagePullBackOff", message, retry: Some(failure.until) });
+            return Err(self.backing_off(pod, container, &failure.message, Some(failure.until)));
         }
-        tell(Severity::Normal, "Pulling", &format!("Pulling image \"{name}\""));
+        self.tell(pod, container, Severity::Normal, "Pulling", &format!("Pulling image \"{name}\""));
         let begun = Timestamp::now();
-        let auths = self.auths(pod).await;
-        match self.store.pull(reference, &auths).await {
+        match self.fetch(pod, name).await {
             Ok(image) => {
-                let took = format_args!("{:.3}s", (Timestamp::now() - begun).total(jiff::Unit::Second).unwrap_or(0.0))
-                    .to_string();
+                let took = format!("{:.3}s", (Timestamp::now() - begun).total(jiff::Unit::Second).unwrap_or(0.0));
                 let size = image.size_bytes;
                 let message = format!(
                     "Successfully pulled image \"{name}\" in {took} ({took} including waiting). Image size: {size} bytes."
                 );
-                tell(Severity::Normal, "Pulled", &message);
+                self.tell(pod, container, Severity::Normal, "Pulled", &message);
                 self.forget(&key);
                 Ok(image)
             }
             Err(error) => {
                 let cause = chain(&error);
-                tell(Severity::Warning, "Failed", &format!("Failed to pull image \"{name}\": {cause}"));
-                tell(Severity::Warning, "Failed", "Error: ErrImagePull");
+                let message = format!("Failed to pull image \"{name}\": {cause}");
+                self.tell(pod, container, Severity::Warning, "Failed", &message);
+                self.tell(pod, container, Severity::Warning, "Failed", "Error: ErrImagePull");
                 let retry = Some(self.remember(key, format!("ErrImagePull: {cause}")));
                 Err(Refusal { reason: "ErrImagePull", message: cause, retry })
             }
         }
+    }
+
+    async fn fetch(&self, pod: &Pod, name: &str) -> Result<Image, runtime::image::Error> {
+        self.store.pull(&Reference::parse(name)?, &self.auths(pod).await).await
+    }
+
+    /// Tells that a registry which refused is not asked again yet; what the container's status says meanwhile.
+    pub fn backing_off(
+        &self,
+        pod: &Pod,
+        container: &core::Container,
+        cause: &str,
+        retry: Option<Timestamp>,
+    ) -> Refusal {
+        let message = format!("Back-off pulling image \"{}\"", name(container));
+        self.tell(pod, container, Severity::Normal, "BackOff", &message);
+        Refusal { reason: "ImagePullBackOff", message: format!("{message}: {cause}"), retry }
+    }
+
+    fn tell(&self, pod: &Pod, container: &core::Container, severity: Severity, reason: &'static str, message: &str) {
+        self.recorder.pod(pod, Some(field(pod, container)), severity, reason, message);
     }
 
     fn failure(&self, key: &(String, String)) -> Option<Failure> {
@@ -185,14 +190,9 @@ pub fn field(pod: &Pod, container: &core::Container) -> String {
     format!("spec.{}{{{}}}", if is_init { "initContainers" } else { "containers" }, container.name)
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
+/// The image as the pod names it.
+fn name(container: &core::Container) -> &str {
+    container.image.as_deref().unwrap_or_default()
 }
 
 /// Reads `.dockerconfigjson` (or the older `.dockercfg`) of a secret.

@@ -8,9 +8,8 @@ use std::path::{Path, PathBuf};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use jiff::Timestamp;
+use runtime::{LOG_FILES, older_log};
 
-/// A rotated log lies beside the newest under `.1` (the newest of them), `.2`, …
-const ROTATED: u32 = 9;
 const CHUNK: usize = 256 << 10;
 
 /// One line of a log file, without its line feed.
@@ -82,7 +81,7 @@ impl Reader {
             is_line_start: true,
             pending: Vec::new(),
         };
-        reader.take_up(ROTATED)?;
+        reader.take_up(LOG_FILES - 1)?;
         if let Some(tail) = reader.options.tail {
             reader.skip_to_tail(tail)?;
         }
@@ -90,9 +89,9 @@ impl Reader {
     }
 
     /// Queues the rotated files from number `oldest` on, then the one that grows.
-    fn take_up(&mut self, oldest: u32) -> std::io::Result<()> {
+    fn take_up(&mut self, oldest: usize) -> std::io::Result<()> {
         for number in (1..=oldest).rev() {
-            self.files.extend(open(&rotated(&self.path, number))?.map(reader));
+            self.files.extend(open(&older_log(&self.path, number))?.map(reader));
         }
         if let Some(file) = open(&self.path)? {
             self.newest_inode = file.metadata()?.ino();
@@ -142,12 +141,15 @@ impl Reader {
 
     /// Queues what came after the file that grew, if another has taken its place.
     fn has_rotated(&mut self) -> std::io::Result<bool> {
-        let Some(inode) = inode(&self.path)? else { return Ok(false) };
-        if inode == self.newest_inode {
+        let Some(newest) = inode(&self.path)? else { return Ok(false) };
+        if newest == self.newest_inode {
             return Ok(false);
         }
         let mut own = 1;
-        while self.newest_inode != 0 && own < ROTATED && inode_of(&self.path, own)? != Some(self.newest_inode) {
+        while self.newest_inode != 0
+            && own < LOG_FILES
+            && inode(&older_log(&self.path, own))? != Some(self.newest_inode)
+        {
             own += 1;
         }
         self.take_up(own - 1)?;
@@ -207,18 +209,8 @@ fn open(path: &Path) -> std::io::Result<Option<File>> {
     }
 }
 
-fn rotated(path: &Path, number: u32) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{number}"));
-    name.into()
-}
-
 fn inode(path: &Path) -> std::io::Result<Option<u64>> {
     Ok(open(path)?.map(|file| file.metadata()).transpose()?.map(|data| data.ino()))
-}
-
-fn inode_of(path: &Path, number: u32) -> std::io::Result<Option<u64>> {
-    inode(&rotated(path, number))
 }
 
 /// Where the last `need` lines of a file begin (lines of the process: pieces of one line count once), and how many there are.
@@ -264,7 +256,7 @@ fn is_line_end(line: &[u8]) -> bool {
 
 /// Removes a log and what was rotated out of it.
 pub fn remove(path: &Path) {
-    let all = std::iter::once(path.to_owned()).chain((1..=ROTATED).map(|number| rotated(path, number)));
+    let all = std::iter::once(path.to_owned()).chain((1..LOG_FILES).map(|number| older_log(path, number)));
     for file in all {
         if let Err(error) = std::fs::remove_file(&file)
             && error.kind() != std::io::ErrorKind::NotFound
@@ -317,7 +309,7 @@ mod tests {
     fn rotated_files_come_first_and_a_rotation_is_followed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("0.log");
-        std::fs::write(rotated(&path, 1), log(&[("F", "old")])).unwrap();
+        std::fs::write(older_log(&path, 1), log(&[("F", "old")])).unwrap();
         std::fs::write(&path, log(&[("F", "new")])).unwrap();
         assert_eq!(read(&path, tail(2)), "old\nnew\n");
         let mut reader = Reader::open(&path, Options::default()).unwrap();
@@ -328,8 +320,8 @@ mod tests {
             .unwrap()
             .write_all(log(&[("F", "more")]).as_bytes())
             .unwrap();
-        std::fs::rename(&path, rotated(&path, 2)).unwrap();
-        std::fs::write(rotated(&path, 1), log(&[("F", "between")])).unwrap();
+        std::fs::rename(&path, older_log(&path, 2)).unwrap();
+        std::fs::write(older_log(&path, 1), log(&[("F", "between")])).unwrap();
         std::fs::write(&path, log(&[("F", "newest")])).unwrap();
         assert_eq!(&reader.read().unwrap()[..], b"more\nbetween\nnewest\n");
         assert_eq!(&reader.read().unwrap()[..], b"");

@@ -138,7 +138,7 @@ fn init(desired: &Desired<'_>, observed: &Observed, now: Timestamp) -> Init {
         match container.state {
             State::Running => return Init::Step(Step::Wait(None)),
             State::Exited(0) => {}
-            State::Exited(_) if desired.policy == RestartPolicy::Never => return Init::Failed,
+            State::Exited(code) if !restarts(desired.policy, true, code) => return Init::Failed,
             State::Exited(_) | State::Missing => {
                 let is_due = container.not_before.is_none_or(|due| due <= now);
                 let step = if is_due { start(observed, name) } else { Step::Wait(container.not_before) };
@@ -164,10 +164,18 @@ fn main(desired: &Desired<'_>, observed: &Observed, now: Timestamp, wait: &mut O
 
 /// Whether a container runs or should run.
 fn is_wanted(desired: &Desired<'_>, observed: &Observed, name: &str) -> bool {
-    match (find(observed, name).map(|container| container.state), desired.policy) {
-        (Some(State::Exited(_)), RestartPolicy::Never) => false,
-        (Some(State::Exited(code)), RestartPolicy::OnFailure) => code != 0,
+    match find(observed, name).map(|container| container.state) {
+        Some(State::Exited(code)) => restarts(desired.policy, false, code),
         _ => true,
+    }
+}
+
+/// Whether a container that has ended with this code starts again. An init container that has done its work never does.
+pub fn restarts(policy: RestartPolicy, is_init: bool, code: i32) -> bool {
+    match policy {
+        RestartPolicy::Always => !is_init || code != 0,
+        RestartPolicy::OnFailure => code != 0,
+        RestartPolicy::Never => false,
     }
 }
 

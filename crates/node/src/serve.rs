@@ -182,17 +182,9 @@ impl Serve {
         if argv.is_empty() {
             return Err(refused(400, "you must specify at least 1 command for the container"));
         }
-        let (response, pending) =
-            upgrade::accept_channels(&mut request, wanted).map_err(|e| refused(400, e.to_string()))?;
         let size = wanted.tty.then(WindowSize::default);
         let spec = ExecSpec { container: id, argv, tty: size, stdin: wanted.stdin, ..ExecSpec::default() };
-        tokio::spawn(async move {
-            match pending.open().await {
-                Ok(channels) => run_exec(&sandbox, spec, channels).await,
-                Err(error) => tracing::debug!(%error, "a client that wanted to exec has gone"),
-            }
-        });
-        Ok(response)
+        grant(&mut request, wanted, move |channels| async move { run_exec(&sandbox, spec, channels).await })
     }
 
     fn attach(
@@ -205,15 +197,7 @@ impl Serve {
     ) -> Result<Response<Body>, Error> {
         let (sandbox, id) = self.running(namespace, pod, container)?;
         let wanted = wanted(query)?;
-        let (response, pending) =
-            upgrade::accept_channels(&mut request, wanted).map_err(|e| refused(400, e.to_string()))?;
-        tokio::spawn(async move {
-            match pending.open().await {
-                Ok(channels) => run_attach(&sandbox, &id, channels).await,
-                Err(error) => tracing::debug!(%error, "a client that wanted to attach has gone"),
-            }
-        });
-        Ok(response)
+        grant(&mut request, wanted, move |channels| async move { run_attach(&sandbox, &id, channels).await })
     }
 
     // === Port-forward ===
@@ -244,6 +228,25 @@ impl Serve {
         });
         Ok(response)
     }
+}
+
+/// Grants the streams that a request asks for; `carry` gets them once the client has opened them.
+fn grant<F>(
+    request: &mut Request<Body>,
+    wanted: Wanted,
+    carry: impl FnOnce(Channels) -> F + Send + 'static,
+) -> Result<Response<Body>, Error>
+where
+    F: Future<Output = ()> + Send,
+{
+    let (response, pending) = upgrade::accept_channels(request, wanted).map_err(|e| refused(400, e.to_string()))?;
+    tokio::spawn(async move {
+        match pending.open().await {
+            Ok(channels) => carry(channels).await,
+            Err(error) => tracing::debug!(%error, "a client that asked for streams has gone"),
+        }
+    });
+    Ok(response)
 }
 
 fn newest(sandbox: &Sandbox, container: &str) -> Option<ContainerState> {

@@ -131,13 +131,7 @@ impl Worker {
                     None => continue,
                 },
             };
-            let until = match self.report().await {
-                Ok(()) => until,
-                Err(error) => {
-                    tracing::debug!(error = error.chain(), pod = self.pod.label(), "reporting a status");
-                    Some(later(SANDBOX_RETRY))
-                }
-            };
+            let until = if self.try_report().await { until } else { Some(later(SANDBOX_RETRY)) };
             if let Woken::Shutdown = self.wait(until, changes, &mut orders, &mut shutdown).await {
                 return;
             }
@@ -201,6 +195,15 @@ impl Worker {
             Step::Wait(until) => Step::Wait(earliest(until, pod.active_deadline(self.started).filter(|d| *d > now))),
             step => step,
         }
+    }
+
+    /// Reports the status; false if that must be tried again.
+    async fn try_report(&mut self) -> bool {
+        let result = self.report().await;
+        if let Err(error) = &result {
+            tracing::debug!(error = error.chain(), pod = self.pod.label(), "reporting a status");
+        }
+        result.is_ok()
     }
 
     async fn report(&mut self) -> Result<(), Error> {

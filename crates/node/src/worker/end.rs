@@ -37,9 +37,7 @@ impl Worker {
         }
         if !std::mem::replace(&mut stop.is_killed, true) {
             for state in &running {
-                if let Err(error) = sandbox.kill(&state.id).await {
-                    tracing::warn!(%error, container = state.id, "killing a container");
-                }
+                kill(&sandbox, state).await;
             }
         }
         // The end of the last process is a change that wakes the worker; this is for the case that it cannot be killed.
@@ -59,15 +57,19 @@ impl Worker {
 
     pub(super) async fn begin_stop(&self, sandbox: &Sandbox, running: &[ContainerState]) {
         for state in running {
-            if let Some(container) = self.pod.container(&state.name) {
-                let message = format!("Stopping container {}", state.name);
-                let field = Some(field(&self.pod, container));
-                self.shared.recorder.pod(&self.pod, field, Severity::Normal, "Killing", &message);
-            }
-            let name = state.annotations.get(annotation::STOP_SIGNAL).map_or("SIGTERM", String::as_str);
-            if let Err(error) = sandbox.signal(&state.id, signal::number(name)).await {
-                tracing::debug!(%error, container = state.id, "signalling a container");
-            }
+            self.ask_to_end(sandbox, state, &format!("Stopping container {}", state.name)).await;
+        }
+    }
+
+    /// Tells why a container must end, and asks it to.
+    async fn ask_to_end(&self, sandbox: &Sandbox, state: &ContainerState, why: &str) {
+        if let Some(container) = self.pod.container(&state.name) {
+            let field = Some(field(&self.pod, container));
+            self.shared.recorder.pod(&self.pod, field, Severity::Normal, "Killing", why);
+        }
+        let name = state.annotations.get(annotation::STOP_SIGNAL).map_or("SIGTERM", String::as_str);
+        if let Err(error) = sandbox.signal(&state.id, signal::number(name)).await {
+            tracing::debug!(%error, container = state.id, "signalling a container");
         }
     }
 
@@ -76,11 +78,7 @@ impl Worker {
         if self.verdict.is_none() {
             self.verdict = Some(self.final_verdict(phase));
         }
-        if !self.is_gone
-            && let Err(error) = self.report().await
-        {
-            tracing::debug!(error = error.chain(), pod = self.pod.label(), "reporting the end of a pod");
-        }
+        self.try_report().await;
         match self.try_tear_down().await {
             Ok(()) => {
                 self.is_torn_down = true;
@@ -162,22 +160,21 @@ impl Worker {
             }
             let grace = self.pod.grace();
             if let Some(deadline) = self.renewing.get(&state.id) {
-                if *deadline <= now
-                    && let Err(error) = sandbox.kill(&state.id).await
-                {
-                    tracing::warn!(%error, container = state.id, "killing a container");
+                if *deadline <= now {
+                    kill(&sandbox, &state).await;
                 }
                 continue;
             }
-            let message = format!("Container {} definition changed, will be restarted", state.name);
-            let field = Some(field(&self.pod, container));
-            self.shared.recorder.pod(&self.pod, field, Severity::Normal, "Killing", &message);
-            let name = state.annotations.get(annotation::STOP_SIGNAL).map_or("SIGTERM", String::as_str);
-            if let Err(error) = sandbox.signal(&state.id, signal::number(name)).await {
-                tracing::debug!(%error, container = state.id, "signalling a container");
-            }
+            let why = format!("Container {} definition changed, will be restarted", state.name);
+            self.ask_to_end(&sandbox, &state, &why).await;
             self.renewing.insert(state.id, now.checked_add(grace).unwrap_or(Timestamp::MAX));
         }
         self.renewing.values().copied().filter(|deadline| *deadline > now).min()
+    }
+}
+
+async fn kill(sandbox: &Sandbox, state: &ContainerState) {
+    if let Err(error) = sandbox.kill(&state.id).await {
+        tracing::warn!(%error, container = state.id, "killing a container");
     }
 }

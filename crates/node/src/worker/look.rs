@@ -1,19 +1,23 @@
 //! What a worker sees of its pod, in the words of plans and statuses.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use runtime::ContainerState;
 
 use super::{Worker, duration, newest};
 use crate::observe;
 use crate::plan::{self, Observed};
-use crate::pod::RestartPolicy;
 use crate::status::{Seen, View, Waiting};
 
 impl Worker {
     pub(super) fn states(&self) -> Vec<(ContainerState, bool)> {
-        let current = self.sandbox.iter().flat_map(|s| s.containers()).map(|state| (state, true));
-        let is_current = self.sandbox.as_ref().is_some_and(|sandbox| sandbox.is_alive());
-        self.former.iter().cloned().map(|state| (state, false)).chain(current.map(|(s, _)| (s, is_current))).collect()
+        let former = self.former.iter().cloned().map(|state| (state, false));
+        let of_sandbox = self.sandbox.iter().flat_map(|sandbox| {
+            let is_current = sandbox.is_alive();
+            sandbox.containers().into_iter().map(move |state| (state, is_current))
+        });
+        former.chain(of_sandbox).collect()
     }
 
     pub(super) fn names(&self) -> Vec<String> {
@@ -51,24 +55,28 @@ impl Worker {
         let attempt = observe::attempt(state);
         let (what, not_before) = match observe::exit_code(state) {
             Some(code) => {
-                let crashes = self.count_crash(name, attempt, state);
-                let finished = observe::timestamp(state.finished.unwrap_or(state.created));
-                (plan::State::Exited(code), Some(observe::back_off(crashes, finished).0).max(retry))
+                self.count_crash(name, attempt, state);
+                (plan::State::Exited(code), Some(self.back_off(name, state).0).max(retry))
             }
             None => (plan::State::Running, None),
         };
         Some(plan::Container { name: name.to_owned(), attempt, is_current: *is_current, state: what, not_before })
     }
 
-    /// How often in a row a container has ended, this end included.
-    pub(super) fn count_crash(&mut self, name: &str, attempt: u32, state: &ContainerState) -> u32 {
+    /// Counts how often in a row containers of this name have ended before this end.
+    pub(super) fn count_crash(&mut self, name: &str, attempt: u32, state: &ContainerState) {
         let entry = self.crashes.entry(name.to_owned()).or_insert((attempt, 0));
         if observe::has_recovered(state) {
             *entry = (attempt, 0);
         } else if entry.0 != attempt {
             *entry = (attempt, entry.1 + 1);
         }
-        entry.1 + 1
+    }
+
+    /// When a container that has ended may start again, and the delay behind it.
+    fn back_off(&self, name: &str, state: &ContainerState) -> (Timestamp, Duration) {
+        let crashes = self.crashes.get(name).map_or(0, |(_, crashes)| *crashes) + 1;
+        observe::back_off(crashes, observe::timestamp(state.finished.unwrap_or(state.created)))
     }
 
     pub(super) fn view(&mut self) -> View {
@@ -108,17 +116,10 @@ impl Worker {
     /// A container that has ended and will start again, but not yet.
     pub(super) fn crash_loop(&self, name: &str, state: &ContainerState, now: Timestamp) -> Option<Waiting> {
         let code = observe::exit_code(state)?;
-        let restarts = match self.pod.restart_policy() {
-            RestartPolicy::Always => !self.is_init(name) || code != 0,
-            RestartPolicy::OnFailure => code != 0,
-            RestartPolicy::Never => false,
-        };
-        if !restarts || self.is_ending(now) || self.verdict.is_some() {
+        if !plan::restarts(self.pod.restart_policy(), self.is_init(name), code) || self.is_ending(now) {
             return None;
         }
-        let crashes = self.crashes.get(name).map_or(0, |(_, crashes)| *crashes) + 1;
-        let finished = observe::timestamp(state.finished.unwrap_or(state.created));
-        let (due, delay) = observe::back_off(crashes, finished);
+        let (due, delay) = self.back_off(name, state);
         (due > now).then(|| Waiting {
             reason: "CrashLoopBackOff".into(),
             message: format!(

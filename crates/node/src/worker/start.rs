@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use super::{CONFIG_RETRY, Failure, Order, SANDBOX_RETRY, Trouble, Worker, later};
 use crate::env::{self, Surroundings};
 use crate::events::Severity;
-use crate::images::field;
+use crate::images::{Refusal, field};
 use crate::plan::Step;
 use crate::spec::{self, Context, annotation};
 use crate::status::Waiting;
@@ -166,31 +166,23 @@ impl Worker {
                 self.troubles.remove(name);
             }
             Err(Failure::Interrupted) => {}
-            Err(Failure::Image(refusal)) => {
-                let waiting = Waiting { reason: refusal.reason.into(), message: refusal.message };
-                self.troubles.insert(name.to_owned(), Trouble { waiting, retry: refusal.retry });
-                if let Err(error) = self.report().await {
-                    tracing::debug!(error = error.chain(), pod = self.pod.label(), "reporting a status");
-                }
-                // The next look tells of backing off.
-                if let Some(trouble) = self.troubles.get_mut(name)
-                    && trouble.waiting.reason == "ErrImagePull"
-                {
-                    let image = container.image.as_deref().unwrap_or_default();
-                    let message =
-                        format!("Back-off pulling image \"{image}\": ErrImagePull: {}", trouble.waiting.message);
-                    trouble.waiting = Waiting { reason: "ImagePullBackOff".into(), message };
-                    let message = format!("Back-off pulling image \"{image}\"");
-                    self.shared.recorder.pod(
-                        &self.pod,
-                        Some(field(&self.pod, &container)),
-                        Severity::Normal,
-                        "BackOff",
-                        &message,
-                    );
-                }
-            }
+            Err(Failure::Image(refusal)) => self.image_refused(&container, refusal).await,
             Err(Failure::Start(error)) => self.start_failed(&container, attempt, &error),
+        }
+    }
+
+    async fn image_refused(&mut self, container: &core::Container, refusal: Refusal) {
+        let trouble = |refusal: Refusal| {
+            let waiting = Waiting { reason: refusal.reason.into(), message: refusal.message };
+            Trouble { waiting, retry: refusal.retry }
+        };
+        self.troubles.insert(container.name.clone(), trouble(refusal.clone()));
+        self.try_report().await;
+        // The next look tells of backing off.
+        if refusal.reason == "ErrImagePull" {
+            let cause = format!("ErrImagePull: {}", refusal.message);
+            let backing_off = self.shared.images.backing_off(&self.pod, container, &cause, refusal.retry);
+            self.troubles.insert(container.name.clone(), trouble(backing_off));
         }
     }
 
@@ -246,16 +238,13 @@ impl Worker {
         container: &core::Container,
         orders: &mut watch::Receiver<Order>,
     ) -> Result<runtime::image::Image, Failure> {
-        let (shared, pod) = (self.shared.clone(), self.pod.clone());
-        let (pulled, is_here) = (container.clone(), shared.images.is_here(container));
-        if is_here {
-            return shared.images.ensure(&pod, container).await.map_err(Failure::Image);
+        if let Some(image) = self.shared.images.present(&self.pod, container).map_err(Failure::Image)? {
+            return Ok(image);
         }
-        let mut pull = tokio::spawn(async move { shared.images.ensure(&pod, &pulled).await });
+        let (shared, pod, pulled) = (self.shared.clone(), self.pod.clone(), container.clone());
+        let mut pull = tokio::spawn(async move { shared.images.pull(&pod, &pulled).await });
         // A pull may take long: what is known so far is told before it.
-        if let Err(error) = self.report().await {
-            tracing::debug!(error = error.chain(), pod = self.pod.label(), "reporting a status");
-        }
+        self.try_report().await;
         loop {
             tokio::select! {
                 done = &mut pull => {
