@@ -12,7 +12,7 @@ use crate::failure::Failure;
 use crate::manifest::Files;
 use crate::print;
 use crate::session::{Call, Connection, Session, collection, object};
-use crate::target;
+use crate::target::{self, Selection};
 
 /// The options of `delete`.
 #[derive(clap::Args, Debug)]
@@ -24,18 +24,8 @@ pub struct Options {
     targets: Vec<String>,
     #[command(flatten)]
     files: Files,
-    /// Only objects with such labels
-    #[arg(short = 'l', long, value_name = "SELECTOR", default_value = "")]
-    selector: String,
-    /// Only objects with such fields
-    #[arg(long, value_name = "SELECTOR", default_value = "")]
-    field_selector: String,
-    /// All objects of the type
-    #[arg(long)]
-    all: bool,
-    /// In all namespaces
-    #[arg(short = 'A', long)]
-    all_namespaces: bool,
+    #[command(flatten)]
+    selection: Selection,
     /// Seconds that containers have to end
     #[arg(long, value_name = "SECONDS", default_value_t = -1, allow_hyphen_values = true)]
     grace_period: i64,
@@ -85,7 +75,7 @@ pub(crate) async fn run(mut options: Options) -> Result<(), Failure> {
     } else if options.force && options.grace_period < 0 {
         options.grace_period = 0;
     }
-    if options.all && !options.selector.is_empty() {
+    if options.selection.all && !options.selection.selectors.selector.is_empty() {
         return Err(Failure::text("setting 'all' parameter but found a non empty selector. "));
     }
     let session = options.connection.open()?;
@@ -146,19 +136,14 @@ impl Options {
         let mut victims = Vec::new();
         for target in targets {
             if let Some(name) = target.name {
-                if self.all || !self.selector.is_empty() {
-                    let how = if self.all { "all flag" } else { "a selector" };
+                if self.selection.all || !self.selection.selectors.selector.is_empty() {
+                    let how = if self.selection.all { "all flag" } else { "a selector" };
                     return Err(Failure::text(format!("name cannot be provided when {how} is specified")));
                 }
                 victims.push(Victim { kind: target.kind, namespace: session.namespace.clone(), name });
                 continue;
             }
-            if !self.all && self.selector.is_empty() && self.field_selector.is_empty() {
-                return Err(Failure::text("resource(s) were provided, but no name was specified"));
-            }
-            let query = [("fieldSelector", self.field_selector.as_str()), ("labelSelector", &self.selector)];
-            let query: Vec<_> = query.into_iter().filter(|(_, text)| !text.is_empty()).collect();
-            let items = session.list(&session.collection(target.kind, self.all_namespaces), &query).await?;
+            let items = self.selection.list(session, target.kind).await?;
             victims.extend(items.iter().map(|item| Victim {
                 kind: target.kind,
                 namespace: api::meta::namespace(item).to_owned(),

@@ -77,17 +77,8 @@ fn describe(kind: &Kind, object: &Value, events: Option<&[Value]>) -> String {
 
 impl Options {
     async fn subjects(&self, session: &Session) -> Result<(Vec<(&'static Kind, Value)>, Vec<Failure>), Failure> {
-        let (mut subjects, mut failures) = (Vec::new(), Vec::new());
         if !self.files.filename.is_empty() {
-            let (documents, unread) = self.files.read(session);
-            failures.extend(unread);
-            for document in documents {
-                match session.get(&document.path()).await {
-                    Ok(object) => subjects.push((document.kind, object)),
-                    Err(failure) => failures.push(failure),
-                }
-            }
-            return Ok((subjects, failures));
+            return Ok(self.files.fetch(session).await);
         }
         let targets = target::parse(&self.targets)?;
         if targets.is_empty() {
@@ -97,6 +88,7 @@ impl Options {
                     .to_owned(),
             ));
         }
+        let (mut subjects, mut failures) = (Vec::new(), Vec::new());
         for target in targets {
             let selector = [("labelSelector", self.selector.as_str())];
             let query = if self.selector.is_empty() { &[][..] } else { &selector[..] };

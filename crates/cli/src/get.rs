@@ -12,7 +12,7 @@ use crate::print::jsonpath::{self, Template};
 use crate::print::table::{self, Extra, Table};
 use crate::print::{self, Format};
 use crate::session::{Call, Connection, JSON, Session};
-use crate::target::{self, Target};
+use crate::target::{self, Selectors, Target};
 
 /// Asks for a table, and takes an object where there is none.
 pub(crate) const TABLE: &str =
@@ -42,12 +42,8 @@ pub struct Options {
     /// Show changes only
     #[arg(long)]
     watch_only: bool,
-    /// Only objects with such labels
-    #[arg(short = 'l', long, value_name = "SELECTOR", default_value = "")]
-    selector: String,
-    /// Only objects with such fields
-    #[arg(long, value_name = "SELECTOR", default_value = "")]
-    field_selector: String,
+    #[command(flatten)]
+    selectors: Selectors,
     /// A column for each of these labels
     #[arg(short = 'L', long, value_name = "LABELS", value_delimiter = ',')]
     label_columns: Vec<String>,
@@ -125,7 +121,7 @@ impl Options {
         if is_named && self.all_namespaces {
             return Err(Failure::text("a resource cannot be retrieved by name across all namespaces"));
         }
-        if is_named && !self.selector.is_empty() {
+        if is_named && !self.selectors.selector.is_empty() {
             return Err(Failure::text("name cannot be provided when a selector is specified"));
         }
         let source = |Target { kind, name }| {
@@ -145,12 +141,6 @@ impl Options {
         }
     }
 
-    /// The selectors of a list.
-    fn query(&self) -> Vec<(&str, &str)> {
-        let all = [("fieldSelector", self.field_selector.as_str()), ("labelSelector", self.selector.as_str())];
-        all.into_iter().filter(|(_, text)| !text.is_empty()).collect()
-    }
-
     /// What a source gives, all pages as one.
     async fn fetch(&self, session: &Session, source: &Source, accept: &str) -> Result<Value, Failure> {
         if source.name.is_some() {
@@ -159,7 +149,7 @@ impl Options {
         let mut whole = Value::Null;
         let mut next = String::new();
         loop {
-            let mut query = self.query();
+            let mut query = self.selectors.query();
             query.extend(self.included());
             if self.sort_by.is_none() {
                 query.push(("limit", "500"));
@@ -346,7 +336,7 @@ impl Follower<'_> {
         if !self.options.watch_only {
             self.begin(source, &first, &extra, &mut lines)?;
         }
-        let mut query = self.options.query();
+        let mut query = self.options.selectors.query();
         let selector;
         if let Some(name) = &source.name {
             selector = format!("metadata.name={name}");

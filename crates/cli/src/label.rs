@@ -13,7 +13,7 @@ use crate::failure::Failure;
 use crate::manifest::Files;
 use crate::print::{self, Format};
 use crate::session::{Call, Connection, Session, object};
-use crate::target;
+use crate::target::{self, Selection};
 
 /// The options of `label`.
 #[derive(clap::Args, Debug)]
@@ -41,18 +41,8 @@ struct Common {
     /// Replace values that are there
     #[arg(long)]
     overwrite: bool,
-    /// All objects of the type
-    #[arg(long)]
-    all: bool,
-    /// Only objects with such labels
-    #[arg(short = 'l', long, value_name = "SELECTOR", default_value = "")]
-    selector: String,
-    /// Only objects with such fields
-    #[arg(long, value_name = "SELECTOR", default_value = "")]
-    field_selector: String,
-    /// In all namespaces
-    #[arg(short = 'A', long)]
-    all_namespaces: bool,
+    #[command(flatten)]
+    selection: Selection,
     /// Only if the object is at this version
     #[arg(long, value_name = "VERSION", default_value = "")]
     resource_version: String,
@@ -150,26 +140,13 @@ impl Common {
         session: &Session,
         objects: &[String],
     ) -> Result<(Vec<(&'static Kind, Value)>, Vec<Failure>), Failure> {
-        let (mut found, mut failures) = (Vec::new(), Vec::new());
         if !self.files.filename.is_empty() {
-            let (documents, unread) = self.files.read(session);
-            failures.extend(unread);
-            for document in documents {
-                match session.get(&document.path()).await {
-                    Ok(object) => found.push((document.kind, object)),
-                    Err(failure) => failures.push(failure),
-                }
-            }
-            return Ok((found, failures));
+            return Ok(self.files.fetch(session).await);
         }
+        let (mut found, mut failures) = (Vec::new(), Vec::new());
         for target in target::parse(objects)? {
             let Some(name) = &target.name else {
-                if !self.all && self.selector.is_empty() && self.field_selector.is_empty() {
-                    return Err(Failure::text("resource(s) were provided, but no name was specified"));
-                }
-                let query = [("fieldSelector", self.field_selector.as_str()), ("labelSelector", &self.selector)];
-                let query: Vec<_> = query.into_iter().filter(|(_, text)| !text.is_empty()).collect();
-                let items = session.list(&session.collection(target.kind, self.all_namespaces), &query).await?;
+                let items = self.selection.list(session, target.kind).await?;
                 found.extend(items.into_iter().map(|item| (target.kind, item)));
                 continue;
             };

@@ -67,6 +67,19 @@ impl Files {
         (documents, failures)
     }
 
+    /// All objects as the server has them, and what could not be read or found.
+    pub(crate) async fn fetch(&self, session: &Session) -> (Vec<(&'static Kind, Value)>, Vec<Failure>) {
+        let (documents, mut failures) = self.read(session);
+        let mut objects = Vec::new();
+        for document in documents {
+            match session.get(&document.path()).await {
+                Ok(object) => objects.push((document.kind, object)),
+                Err(failure) => failures.push(failure),
+            }
+        }
+        (objects, failures)
+    }
+
     fn one(&self, argument: &str) -> Result<Vec<(String, String)>, Failure> {
         if argument == "-" {
             let mut text = String::new();

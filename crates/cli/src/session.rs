@@ -205,18 +205,16 @@ pub(crate) fn duration(text: &str) -> Result<std::time::Duration, String> {
 
 /// The path of a collection.
 pub(crate) fn collection(kind: &Kind, namespace: Option<&str>) -> String {
-    resource(kind, |resource| resource.collection(namespace))
+    resource(kind).collection(namespace)
 }
 
 /// The path of one object; the namespace is left out where the kind has none.
 pub(crate) fn object(kind: &Kind, namespace: &str, name: &str) -> String {
-    resource(kind, |resource| resource.object(kind.is_namespaced().then_some(namespace), name))
+    resource(kind).object(kind.is_namespaced().then_some(namespace), name)
 }
 
-fn resource(kind: &Kind, path: impl Fn(&Resource) -> String) -> String {
-    // The rows are static, so the words of a kind are as well.
-    let row = api::kind::ALL.iter().find(|row| std::ptr::eq(*row, kind));
-    row.map_or_else(String::new, |row| path(&Resource { group: row.group, version: row.version, plural: row.plural }))
+fn resource(kind: &Kind) -> Resource {
+    Resource { group: kind.group, version: kind.version, plural: kind.plural }
 }
 
 fn warn(headers: &HeaderMap) {

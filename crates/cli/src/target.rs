@@ -2,7 +2,53 @@
 
 use api::kind::{self, Kind};
 
+use serde_json::Value;
+
 use crate::failure::Failure;
+use crate::session::Session;
+
+/// The options that narrow a list.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Selectors {
+    /// Only objects with such labels
+    #[arg(short = 'l', long, value_name = "SELECTOR", default_value = "")]
+    pub(crate) selector: String,
+    /// Only objects with such fields
+    #[arg(long, value_name = "SELECTOR", default_value = "")]
+    field_selector: String,
+}
+
+impl Selectors {
+    /// The query of a list.
+    pub(crate) fn query(&self) -> Vec<(&str, &str)> {
+        let all = [("fieldSelector", self.field_selector.as_str()), ("labelSelector", self.selector.as_str())];
+        all.into_iter().filter(|(_, text)| !text.is_empty()).collect()
+    }
+}
+
+/// The options of a command that works on named objects, or on many if that is said.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Selection {
+    #[command(flatten)]
+    pub(crate) selectors: Selectors,
+    /// All objects of the type
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// In all namespaces
+    #[arg(short = 'A', long)]
+    all_namespaces: bool,
+}
+
+impl Selection {
+    /// The objects of a kind that was given without a name.
+    pub(crate) async fn list(&self, session: &Session, kind: &'static Kind) -> Result<Vec<Value>, Failure> {
+        let query = self.selectors.query();
+        if !self.all && query.is_empty() {
+            return Err(Failure::text("resource(s) were provided, but no name was specified"));
+        }
+        session.list(&session.collection(kind, self.all_namespaces), &query).await
+    }
+}
 
 /// What a command is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,7 +140,7 @@ fn pair(argument: &str, is_among_others: bool) -> Result<Target, Failure> {
 }
 
 /// The row of an object of a file.
-pub(crate) fn of_object(object: &serde_json::Value) -> Option<&'static Kind> {
+pub(crate) fn of_object(object: &Value) -> Option<&'static Kind> {
     let (group, version) = kind::split_api_version(object["apiVersion"].as_str()?);
     kind::by_kind(group, version, object["kind"].as_str()?).filter(|row| !row.plural.is_empty())
 }

@@ -12,7 +12,7 @@ use crate::manifest::Files;
 use crate::print;
 use crate::print::jsonpath::{Template, show};
 use crate::session::{Connection, Session, collection};
-use crate::target;
+use crate::target::{self, Selection};
 
 /// Whoever waits for as long as it takes waits a week.
 const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -33,18 +33,8 @@ pub struct Options {
     /// How long to wait; 0 looks once, less than 0 waits a week
     #[arg(long, value_name = "DURATION", default_value = "30s", allow_hyphen_values = true)]
     timeout: String,
-    /// Only objects with such labels
-    #[arg(short = 'l', long, value_name = "SELECTOR", default_value = "")]
-    selector: String,
-    /// Only objects with such fields
-    #[arg(long, value_name = "SELECTOR", default_value = "")]
-    field_selector: String,
-    /// All objects of the type
-    #[arg(long)]
-    all: bool,
-    /// In all namespaces
-    #[arg(short = 'A', long)]
-    all_namespaces: bool,
+    #[command(flatten)]
+    selection: Selection,
 }
 
 /// What is waited for.
@@ -189,12 +179,7 @@ impl Options {
                 named.push((target.kind, session.namespace.clone(), name));
                 continue;
             }
-            if !self.all && self.selector.is_empty() && self.field_selector.is_empty() {
-                return Err(Failure::text("resource(s) were provided, but no name was specified"));
-            }
-            let query = [("fieldSelector", self.field_selector.as_str()), ("labelSelector", &self.selector)];
-            let query: Vec<_> = query.into_iter().filter(|(_, text)| !text.is_empty()).collect();
-            let items = session.list(&session.collection(target.kind, self.all_namespaces), &query).await?;
+            let items = self.selection.list(session, target.kind).await?;
             subjects.extend(items.iter().map(|item| Subject::of(target.kind, item)));
         }
         for (kind, namespace, name) in named {
