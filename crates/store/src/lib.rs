@@ -60,19 +60,13 @@ pub struct Value {
 impl Value {
     /// A value that does not carry its revision.
     pub fn plain(bytes: impl Into<Bytes>) -> Self {
-        Self {
-            bytes: bytes.into(),
-            stamp: None,
-        }
+        Self { bytes: bytes.into(), stamp: None }
     }
 
     /// A value that gets its revision at `offset`.
     pub fn stamped(bytes: impl Into<Bytes>, offset: usize) -> Self {
         let stamp = u32::try_from(offset).ok();
-        Self {
-            bytes: bytes.into(),
-            stamp,
-        }
+        Self { bytes: bytes.into(), stamp }
     }
 }
 
@@ -179,26 +173,17 @@ pub struct Txn {
 impl Txn {
     /// Creates a key that must not exist.
     pub fn create(key: Key, value: Value) -> Self {
-        Self {
-            conditions: vec![Condition::Absent(key.clone())],
-            ops: vec![Op::Put(key, value)],
-        }
+        Self { conditions: vec![Condition::Absent(key.clone())], ops: vec![Op::Put(key, value)] }
     }
 
     /// Replaces the version of `at`.
     pub fn update(key: Key, at: Revision, value: Value) -> Self {
-        Self {
-            conditions: vec![Condition::ModifiedAt(key.clone(), at)],
-            ops: vec![Op::Put(key, value)],
-        }
+        Self { conditions: vec![Condition::ModifiedAt(key.clone(), at)], ops: vec![Op::Put(key, value)] }
     }
 
     /// Removes the version of `at`.
     pub fn delete(key: Key, at: Revision) -> Self {
-        Self {
-            conditions: vec![Condition::ModifiedAt(key.clone(), at)],
-            ops: vec![Op::Delete(key)],
-        }
+        Self { conditions: vec![Condition::ModifiedAt(key.clone(), at)], ops: vec![Op::Delete(key)] }
     }
 }
 
@@ -236,10 +221,7 @@ pub struct Range {
 impl Range {
     /// All keys under a prefix, now.
     pub fn prefix(prefix: impl Into<String>) -> Self {
-        Self {
-            prefix: prefix.into(),
-            ..Self::default()
-        }
+        Self { prefix: prefix.into(), ..Self::default() }
     }
 }
 
@@ -297,11 +279,7 @@ pub trait Store: Send + Sync + 'static {
     fn commit(&self, txn: Txn) -> BoxFuture<'_, Result<Commit>>;
 
     /// The changes under a prefix after a revision.
-    fn watch<'a>(
-        &'a self,
-        prefix: &'a str,
-        after: Revision,
-    ) -> BoxFuture<'a, Result<Box<dyn Watch>>>;
+    fn watch<'a>(&'a self, prefix: &'a str, after: Revision) -> BoxFuture<'a, Result<Box<dyn Watch>>>;
 
     /// Where the store is.
     fn progress(&self) -> BoxFuture<'_, Result<Progress>>;

@@ -13,18 +13,12 @@ impl Memo {
     /// time: a store has one reader, so this costs only time.
     pub fn get_or<T: Any + Send + Sync>(&self, derive: impl Fn() -> T) -> Arc<T> {
         let kept = self.0.get_or_init(|| Arc::new(derive()));
-        Arc::clone(kept)
-            .downcast()
-            .unwrap_or_else(|_| Arc::new(derive()))
+        Arc::clone(kept).downcast().unwrap_or_else(|_| Arc::new(derive()))
     }
 }
 
 impl fmt::Debug for Memo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.get().is_some() {
-            "Memo(filled)"
-        } else {
-            "Memo(empty)"
-        })
+        f.write_str(if self.0.get().is_some() { "Memo(filled)" } else { "Memo(empty)" })
     }
 }

@@ -11,8 +11,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
 use crate::{
-    Batch, Entry, Error, Event, Key, Listing, Memo, Op, Progress, Range, Result, Revision, Value,
-    Watch, digits,
+    Batch, Entry, Error, Event, Key, Listing, Memo, Op, Progress, Range, Result, Revision, Value, Watch, digits,
 };
 
 /// How many changes one batch carries at most, unless a single revision has more.
@@ -41,11 +40,7 @@ impl Versions {
         if self.since <= revision {
             return self.current.as_ref();
         }
-        let older = self
-            .older
-            .iter()
-            .rev()
-            .find(|(since, _)| *since <= revision);
+        let older = self.older.iter().rev().find(|(since, _)| *since <= revision);
         older.and_then(|(_, entry)| entry.as_ref())
     }
 
@@ -92,29 +87,13 @@ impl State {
     pub(crate) fn new(revision: Revision, entries: Vec<Entry>) -> Self {
         let keys = entries.into_iter().map(|entry| {
             let (key, since) = (entry.key.clone(), entry.modified);
-            (
-                key,
-                Versions {
-                    current: Some(Arc::new(entry)),
-                    since,
-                    older: VecDeque::new(),
-                },
-            )
+            (key, Versions { current: Some(Arc::new(entry)), since, older: VecDeque::new() })
         });
-        Self {
-            keys: keys.collect(),
-            history: VecDeque::new(),
-            history_bytes: 0,
-            revision,
-            oldest: revision,
-        }
+        Self { keys: keys.collect(), history: VecDeque::new(), history_bytes: 0, revision, oldest: revision }
     }
 
     pub(crate) fn progress(&self) -> Progress {
-        Progress {
-            revision: self.revision,
-            oldest: self.oldest,
-        }
+        Progress { revision: self.revision, oldest: self.oldest }
     }
 
     pub(crate) fn current(&self, key: &str) -> Option<&Arc<Entry>> {
@@ -123,10 +102,7 @@ impl State {
 
     /// All present versions, in order.
     pub(crate) fn entries(&self) -> Vec<Arc<Entry>> {
-        self.keys
-            .values()
-            .filter_map(|versions| versions.current.clone())
-            .collect()
+        self.keys.values().filter_map(|versions| versions.current.clone()).collect()
     }
 
     pub(crate) fn list(&self, range: &Range) -> Result<Listing> {
@@ -142,53 +118,35 @@ impl State {
                 remaining += 1;
             }
         }
-        Ok(Listing {
-            entries,
-            revision: at,
-            remaining,
-        })
+        Ok(Listing { entries, revision: at, remaining })
     }
 
     fn check(&self, at: Revision) -> Result<()> {
         if at < self.oldest {
-            return Err(Error::Compacted {
-                oldest: self.oldest,
-            });
+            return Err(Error::Compacted { oldest: self.oldest });
         }
         if at > self.revision {
-            return Err(Error::Future {
-                current: self.revision,
-            });
+            return Err(Error::Future { current: self.revision });
         }
         Ok(())
     }
 
     fn under<'a>(&'a self, range: &'a Range) -> impl Iterator<Item = &'a Versions> {
         let start = match &range.after {
-            Some(after) if after.as_str() >= range.prefix.as_str() => {
-                Bound::Excluded(after.as_str())
-            }
+            Some(after) if after.as_str() >= range.prefix.as_str() => Bound::Excluded(after.as_str()),
             _ => Bound::Included(range.prefix.as_str()),
         };
-        let keys: btree_map::Range<'a, Key, Versions> =
-            self.keys.range::<str, _>((start, Bound::Unbounded));
-        keys.take_while(move |(key, _)| key.starts_with(&range.prefix))
-            .map(|(_, versions)| versions)
+        let keys: btree_map::Range<'a, Key, Versions> = self.keys.range::<str, _>((start, Bound::Unbounded));
+        keys.take_while(move |(key, _)| key.starts_with(&range.prefix)).map(|(_, versions)| versions)
     }
 
     /// Carries out a transaction whose conditions hold. Its values must have been stamped (see [`stamp`]).
     pub(crate) fn apply(&mut self, revision: Revision, ops: Vec<Op>) -> Vec<Arc<Event>> {
         let when = Instant::now();
         self.revision = revision;
-        let events: Vec<_> = ops
-            .into_iter()
-            .filter_map(|op| self.change(revision, op))
-            .collect();
+        let events: Vec<_> = ops.into_iter().filter_map(|op| self.change(revision, op)).collect();
         for event in &events {
-            let recorded = Recorded {
-                event: event.clone(),
-                when,
-            };
+            let recorded = Recorded { event: event.clone(), when };
             self.history_bytes += recorded.cost();
             self.history.push_back(recorded);
         }
@@ -204,11 +162,7 @@ impl State {
         match self.keys.entry(event.entry.key.clone()) {
             btree_map::Entry::Occupied(mut versions) => versions.get_mut().push(revision, now),
             btree_map::Entry::Vacant(slot) => {
-                slot.insert(Versions {
-                    current: now,
-                    since: revision,
-                    older: VecDeque::new(),
-                });
+                slot.insert(Versions { current: now, since: revision, older: VecDeque::new() });
             }
         }
         Some(Arc::new(event))
@@ -240,11 +194,7 @@ impl State {
             };
             self.history_bytes -= first.cost();
             let key = &first.event.entry.key;
-            if self
-                .keys
-                .get_mut(key)
-                .is_some_and(|versions| versions.forget(oldest))
-            {
+            if self.keys.get_mut(key).is_some_and(|versions| versions.forget(oldest)) {
                 self.keys.remove(key);
             }
         }
@@ -254,9 +204,7 @@ impl State {
     /// The changes under a prefix after `cursor`, whole revisions, about `most` of them.
     fn changes(&self, prefix: &str, cursor: Revision, most: usize) -> Result<Batch> {
         self.check(cursor)?;
-        let first = self
-            .history
-            .partition_point(|recorded| recorded.event.revision() <= cursor);
+        let first = self.history.partition_point(|recorded| recorded.event.revision() <= cursor);
         let mut events: Vec<Arc<Event>> = Vec::new();
         for Recorded { event, .. } in self.history.range(first..) {
             let full = events.len() >= most;
@@ -270,29 +218,15 @@ impl State {
                 events.push(event.clone());
             }
         }
-        Ok(Batch {
-            events,
-            revision: self.revision,
-        })
+        Ok(Batch { events, revision: self.revision })
     }
 }
 
 fn put(previous: Option<Arc<Entry>>, revision: Revision, key: Key, value: Value) -> Event {
     let created = previous.as_ref().map_or(revision, |before| before.created);
     let (value, stamp) = (value.bytes, value.stamp);
-    let entry = Entry {
-        key,
-        value,
-        created,
-        modified: revision,
-        stamp,
-        memo: Memo::default(),
-    };
-    Event {
-        entry: Arc::new(entry),
-        previous,
-        deleted: false,
-    }
+    let entry = Entry { key, value, created, modified: revision, stamp, memo: Memo::default() };
+    Event { entry: Arc::new(entry), previous, deleted: false }
 }
 
 fn delete(previous: Arc<Entry>, revision: Revision) -> Event {
@@ -304,33 +238,19 @@ fn delete(previous: Arc<Entry>, revision: Revision) -> Event {
         stamp: previous.stamp,
         memo: Memo::default(),
     };
-    Event {
-        entry: Arc::new(entry),
-        previous: Some(previous),
-        deleted: true,
-    }
+    Event { entry: Arc::new(entry), previous: Some(previous), deleted: true }
 }
 
 /// Puts the digits of a revision into a value at its stamp.
 pub(crate) fn stamp(value: &Value, revision: Revision) -> Value {
-    let Some(at) = value
-        .stamp
-        .map(|at| at as usize)
-        .filter(|at| *at <= value.bytes.len())
-    else {
-        return Value {
-            bytes: value.bytes.clone(),
-            stamp: None,
-        };
+    let Some(at) = value.stamp.map(|at| at as usize).filter(|at| *at <= value.bytes.len()) else {
+        return Value { bytes: value.bytes.clone(), stamp: None };
     };
     let mut bytes = Vec::with_capacity(value.bytes.len() + digits(revision));
     bytes.extend_from_slice(&value.bytes[..at]);
     bytes.extend_from_slice(revision.to_string().as_bytes());
     bytes.extend_from_slice(&value.bytes[at..]);
-    Value {
-        bytes: Bytes::from(bytes),
-        stamp: value.stamp,
-    }
+    Value { bytes: Bytes::from(bytes), stamp: value.stamp }
 }
 
 /// The watchers of one prefix.
@@ -348,10 +268,7 @@ pub(crate) struct Memory {
 
 impl Memory {
     pub(crate) fn new(state: State) -> Self {
-        Self {
-            state: RwLock::new(state),
-            groups: Mutex::new(Some(Vec::new())),
-        }
+        Self { state: RwLock::new(state), groups: Mutex::new(Some(Vec::new())) }
     }
 
     // A panic while the lock was held leaves a state in which each step was complete, so the lock is taken all the same.
@@ -370,9 +287,7 @@ impl Memory {
     /// Wakes those who watch a prefix of a changed key.
     pub(crate) fn wake<'a>(&self, events: impl Iterator<Item = &'a Arc<Event>> + Clone) {
         for group in self.groups().iter().flatten() {
-            let mut touched = events
-                .clone()
-                .filter(|event| event.entry.key.starts_with(&group.prefix));
+            let mut touched = events.clone().filter(|event| event.entry.key.starts_with(&group.prefix));
             if let Some(event) = touched.next() {
                 group.changed.send_replace(event.revision());
             }
@@ -392,10 +307,7 @@ impl Memory {
         }
         groups.retain(|group| group.changed.receiver_count() > 0);
         let (changed, receiver) = watch::channel(Revision::EMPTY);
-        groups.push(Group {
-            prefix: prefix.to_owned(),
-            changed,
-        });
+        groups.push(Group { prefix: prefix.to_owned(), changed });
         Ok(receiver)
     }
 }
@@ -412,19 +324,11 @@ impl Watcher {
     pub(crate) fn new(memory: Arc<Memory>, prefix: &str, after: Revision) -> Result<Self> {
         let changed = memory.subscribe(prefix)?;
         memory.read().check(after)?;
-        Ok(Self {
-            memory,
-            prefix: prefix.to_owned(),
-            cursor: after,
-            changed,
-        })
+        Ok(Self { memory, prefix: prefix.to_owned(), cursor: after, changed })
     }
 
     fn take(&mut self, most: usize) -> Result<Batch> {
-        let batch = self
-            .memory
-            .read()
-            .changes(&self.prefix, self.cursor, most)?;
+        let batch = self.memory.read().changes(&self.prefix, self.cursor, most)?;
         self.cursor = batch.revision;
         Ok(batch)
     }

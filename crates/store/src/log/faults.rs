@@ -19,20 +19,12 @@ pub(super) struct Faults {
 
 #[cfg(not(test))]
 impl Faults {
-    #[expect(
-        clippy::unused_self,
-        clippy::unnecessary_wraps,
-        reason = "the shape that tests need"
-    )]
+    #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "the shape that tests need")]
     pub(super) fn write(&self) -> io::Result<()> {
         Ok(())
     }
 
-    #[expect(
-        clippy::unused_self,
-        clippy::unnecessary_wraps,
-        reason = "the shape that tests need"
-    )]
+    #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "the shape that tests need")]
     pub(super) fn sync(&self) -> io::Result<()> {
         Ok(())
     }
@@ -61,8 +53,6 @@ impl Faults {
 
 #[cfg(test)]
 fn fail(left: &AtomicU32, kind: io::ErrorKind) -> io::Result<()> {
-    let before = left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |count| {
-        count.checked_sub(1)
-    });
+    let before = left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |count| count.checked_sub(1));
     before.map_or(Ok(()), |_| Err(kind.into()))
 }

@@ -67,8 +67,7 @@ fn push_op(buffer: &mut Vec<u8>, op: &Op) {
 }
 
 fn put_length(buffer: &mut Vec<u8>, length: usize) {
-    let length =
-        u32::try_from(length).expect("a transaction's size was checked before it was queued");
+    let length = u32::try_from(length).expect("a transaction's size was checked before it was queued");
     buffer.extend_from_slice(&length.to_le_bytes());
 }
 
@@ -98,14 +97,8 @@ fn checksum(length: u32, payload: &[u8]) -> u32 {
 pub(super) fn read(log: &Bytes, offset: usize) -> Found {
     let header = log.get(offset..offset + HEADER);
     let Some(header) = header else {
-        let blank = log
-            .get(offset..)
-            .is_none_or(|rest| rest.iter().all(|byte| *byte == 0));
-        return if blank {
-            Found::End
-        } else {
-            Found::Damage("the file ends inside a frame's header")
-        };
+        let blank = log.get(offset..).is_none_or(|rest| rest.iter().all(|byte| *byte == 0));
+        return if blank { Found::End } else { Found::Damage("the file ends inside a frame's header") };
     };
     if header.iter().all(|byte| *byte == 0) {
         return Found::End;
@@ -146,9 +139,7 @@ fn records(payload: Bytes) -> Option<Vec<Record>> {
     while !reader.0.is_empty() {
         let revision = Revision(reader.u64()?);
         let count = reader.u32()?;
-        let ops = (0..count)
-            .map(|_| reader.op())
-            .collect::<Option<Vec<_>>>()?;
+        let ops = (0..count).map(|_| reader.op()).collect::<Option<Vec<_>>>()?;
         records.push(Record { revision, ops });
     }
     Some(records)

@@ -22,9 +22,7 @@ use rustix::io::Errno;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::memory::{Memory, Retention, Watcher};
-use crate::{
-    Commit, Error, Got, Listing, Op, Progress, Range, Result, Revision, Store, Txn, Watch,
-};
+use crate::{Commit, Error, Got, Listing, Op, Progress, Range, Result, Revision, Store, Txn, Watch};
 use faults::Faults;
 use writer::{Job, Writer};
 
@@ -79,30 +77,17 @@ impl Disk {
 
     fn open_with(config: Config, faults: Faults) -> Result<Self> {
         let dir = &config.dir;
-        fs::create_dir_all(dir).map_err(Error::failed(format!(
-            "creating directory {}",
-            dir.display()
-        )))?;
+        fs::create_dir_all(dir).map_err(Error::failed(format!("creating directory {}", dir.display())))?;
         let lock = lock(dir)?;
         let (mut state, segment) = recover::recover(dir, &faults)?;
-        let retention = Retention {
-            age: config.history_age,
-            bytes: config.history_bytes,
-        };
+        let retention = Retention { age: config.history_age, bytes: config.history_bytes };
         state.trim(retention);
         let memory = Arc::new(Memory::new(state));
         let (jobs, queue) = mpsc::channel(QUEUE);
         let writer = Writer::new(config, retention, memory.clone(), segment, faults);
-        let writer = std::thread::Builder::new()
-            .name("store-writer".to_owned())
-            .spawn(move || writer.run(queue));
+        let writer = std::thread::Builder::new().name("store-writer".to_owned()).spawn(move || writer.run(queue));
         let writer = writer.map_err(Error::failed("starting the store's writer"))?;
-        Ok(Self {
-            memory,
-            jobs: Some(jobs),
-            writer: Some(writer),
-            _lock: lock,
-        })
+        Ok(Self { memory, jobs: Some(jobs), writer: Some(writer), _lock: lock })
     }
 
     async fn submit<T>(&self, job: impl FnOnce(oneshot::Sender<Result<T>>) -> Job) -> Result<T> {
@@ -117,11 +102,7 @@ impl Drop for Disk {
     fn drop(&mut self) {
         self.memory.close();
         self.jobs.take();
-        if self
-            .writer
-            .take()
-            .is_some_and(|writer| writer.join().is_err())
-        {
+        if self.writer.take().is_some_and(|writer| writer.join().is_err()) {
             tracing::error!("the store's writer panicked");
         }
     }
@@ -133,9 +114,7 @@ fn lock(dir: &Path) -> Result<File> {
     let file = File::create(&path).map_err(Error::failed(doing()))?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
-        Err(Errno::WOULDBLOCK) => Err(Error::Busy {
-            dir: dir.to_owned(),
-        }),
+        Err(Errno::WOULDBLOCK) => Err(Error::Busy { dir: dir.to_owned() }),
         Err(errno) => Err(Error::failed(doing())(errno.into())),
     }
 }
@@ -152,10 +131,7 @@ impl Store for Disk {
     fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Got>> {
         Box::pin(async move {
             let state = self.memory.read();
-            Ok(Got {
-                entry: state.current(key).cloned(),
-                revision: state.progress().revision,
-            })
+            Ok(Got { entry: state.current(key).cloned(), revision: state.progress().revision })
         })
     }
 
@@ -173,11 +149,7 @@ impl Store for Disk {
         })
     }
 
-    fn watch<'a>(
-        &'a self,
-        prefix: &'a str,
-        after: Revision,
-    ) -> BoxFuture<'a, Result<Box<dyn Watch>>> {
+    fn watch<'a>(&'a self, prefix: &'a str, after: Revision) -> BoxFuture<'a, Result<Box<dyn Watch>>> {
         Box::pin(async move {
             let watcher = Watcher::new(self.memory.clone(), prefix, after)?;
             Ok(Box::new(watcher) as Box<dyn Watch>)

@@ -34,13 +34,8 @@ pub(super) fn recover(dir: &Path, faults: &Faults) -> Result<(State, Segment)> {
 fn check_start(segments: &[(Revision, PathBuf)], snapshot: Revision) -> Result<()> {
     match segments.first() {
         Some((first, path)) if *first > snapshot.next() => {
-            let what =
-                format!("the log starts at revision {first}, the snapshot ends at {snapshot}");
-            Err(Error::Corrupt {
-                file: path.clone(),
-                offset: 0,
-                what,
-            })
+            let what = format!("the log starts at revision {first}, the snapshot ends at {snapshot}");
+            Err(Error::Corrupt { file: path.clone(), offset: 0, what })
         }
         _ => Ok(()),
     }
@@ -50,18 +45,10 @@ fn check_start(segments: &[(Revision, PathBuf)], snapshot: Revision) -> Result<(
 fn replay(state: &mut State, first: Revision, path: &Path, last: bool) -> Result<Option<usize>> {
     let log = fs::read(path).map_err(Error::failed(format!("reading {}", path.display())))?;
     let log = Bytes::from(log);
-    let corrupt = |offset: usize, what: String| Error::Corrupt {
-        file: path.to_owned(),
-        offset: offset as u64,
-        what,
-    };
+    let corrupt = |offset: usize, what: String| Error::Corrupt { file: path.to_owned(), offset: offset as u64, what };
     if segment::first_revision(&log) != Some(first) {
         let unborn = last && !frame::any_after(&log, 0);
-        return if unborn {
-            Ok(None)
-        } else {
-            Err(corrupt(0, "the header makes no sense".to_owned()))
-        };
+        return if unborn { Ok(None) } else { Err(corrupt(0, "the header makes no sense".to_owned())) };
     }
     let mut offset = segment::HEADER;
     loop {

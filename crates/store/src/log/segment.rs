@@ -36,10 +36,7 @@ pub(super) fn path(dir: &Path, first: Revision) -> PathBuf {
 /// Makes what was created or removed in a directory durable.
 pub(super) fn sync_dir(dir: &Path) -> Result<()> {
     let synced = File::open(dir).and_then(|dir| dir.sync_all());
-    synced.map_err(Error::failed(format!(
-        "syncing directory {}",
-        dir.display()
-    )))
+    synced.map_err(Error::failed(format!("syncing directory {}", dir.display())))
 }
 
 /// The first revision that a segment's header names.
@@ -61,23 +58,13 @@ impl Segment {
     fn start(path: &Path, first: Revision, faults: Faults) -> io::Result<Self> {
         faults.write()?;
         // An earlier attempt may have failed half-way; nothing in it was ever acknowledged.
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(path)?;
+        let file = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
         let mut header = vec![0; STEP as usize];
         header[..8].copy_from_slice(MAGIC);
         header[8..HEADER].copy_from_slice(&first.0.to_le_bytes());
         file.write_all_at(&header, 0)?;
         file.sync_all()?;
-        Ok(Self {
-            file,
-            path: path.to_owned(),
-            position: HEADER as u64,
-            zeroed: STEP,
-            faults,
-        })
+        Ok(Self { file, path: path.to_owned(), position: HEADER as u64, zeroed: STEP, faults })
     }
 
     /// Goes on with a file whose valid part ends at `position`; what is behind it is wiped.
@@ -89,13 +76,7 @@ impl Segment {
             Ok(file)
         });
         let file = wiped.map_err(Error::failed(format!("reopening {}", path.display())))?;
-        Ok(Self {
-            file,
-            path: path.to_owned(),
-            position,
-            zeroed: position,
-            faults,
-        })
+        Ok(Self { file, path: path.to_owned(), position, zeroed: position, faults })
     }
 
     pub(super) fn position(&self) -> u64 {
@@ -153,12 +134,7 @@ pub(super) enum Failure {
 
 fn explain(dir: &Path, path: &Path, source: io::Error) -> Error {
     match source.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::Full {
-            dir: dir.to_owned(),
-        },
-        _ => Error::Failed {
-            doing: format!("writing {}", path.display()),
-            source,
-        },
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::Full { dir: dir.to_owned() },
+        _ => Error::Failed { doing: format!("writing {}", path.display()), source },
     }
 }

@@ -62,29 +62,18 @@ pub(super) fn load(dir: &Path) -> Result<(Revision, Vec<Entry>)> {
         return Ok((Revision::EMPTY, Vec::new()));
     };
     let bytes = fs::read(&path).map_err(Error::failed(format!("reading {}", path.display())))?;
-    parse(Bytes::from(bytes)).map_err(|(offset, what)| Error::Corrupt {
-        file: path,
-        offset,
-        what: what.to_owned(),
-    })
+    parse(Bytes::from(bytes)).map_err(|(offset, what)| Error::Corrupt { file: path, offset, what: what.to_owned() })
 }
 
 fn parse(bytes: Bytes) -> std::result::Result<(Revision, Vec<Entry>), (u64, &'static str)> {
     let length = bytes.len();
-    let body_length = length
-        .checked_sub(TRAILER)
-        .ok_or((0, "the snapshot is too short"))?;
+    let body_length = length.checked_sub(TRAILER).ok_or((0, "the snapshot is too short"))?;
     let body = bytes.slice(..body_length);
     if crc32fast::hash(&body).to_le_bytes() != bytes[body_length..] {
         return Err((body_length as u64, "the checksum does not match"));
     }
     let mut reader = Reader(body);
-    let bad = |reader: &Reader| {
-        (
-            (body_length - reader.0.len()) as u64,
-            "the snapshot makes no sense",
-        )
-    };
+    let bad = |reader: &Reader| ((body_length - reader.0.len()) as u64, "the snapshot makes no sense");
     if reader.take(MAGIC.len()).as_deref() != Some(MAGIC.as_slice()) {
         return Err((0, "this is no snapshot of a known version"));
     }
@@ -100,24 +89,13 @@ fn entry(reader: &mut Reader) -> Option<Entry> {
     let (created, modified) = (Revision(reader.u64()?), Revision(reader.u64()?));
     let (stamp, key) = (reader.stamp()?, reader.key()?);
     let value = Bytes::copy_from_slice(&reader.bytes()?);
-    Some(Entry {
-        key,
-        value,
-        created,
-        modified,
-        stamp,
-        memo: Memo::default(),
-    })
+    Some(Entry { key, value, created, modified, stamp, memo: Memo::default() })
 }
 
 /// The files of a directory that are named by a prefix and a revision, in order.
 pub(super) fn files(dir: &Path, prefix: &str) -> Result<Vec<(Revision, PathBuf)>> {
-    let listing =
-        fs::read_dir(dir).and_then(|entries| entries.collect::<std::io::Result<Vec<_>>>());
-    let listing = listing.map_err(Error::failed(format!(
-        "reading directory {}",
-        dir.display()
-    )))?;
+    let listing = fs::read_dir(dir).and_then(|entries| entries.collect::<std::io::Result<Vec<_>>>());
+    let listing = listing.map_err(Error::failed(format!("reading directory {}", dir.display())))?;
     let mut found: Vec<_> = listing
         .iter()
         .filter_map(|entry| {
@@ -132,16 +110,10 @@ pub(super) fn files(dir: &Path, prefix: &str) -> Result<Vec<(Revision, PathBuf)>
 
 /// Removes older snapshots, and log files that end at or before the snapshot.
 fn remove_covered(dir: &Path, revision: Revision) -> Result<()> {
-    let snapshots = files(dir, PREFIX)?
-        .into_iter()
-        .filter(|(at, _)| *at < revision)
-        .map(|(_, path)| path);
+    let snapshots = files(dir, PREFIX)?.into_iter().filter(|(at, _)| *at < revision).map(|(_, path)| path);
     let segments = files(dir, "log-")?;
     let successors = segments.iter().skip(1).map(|(first, _)| *first);
-    let covered = segments
-        .iter()
-        .zip(successors)
-        .filter(|(_, next)| *next <= revision.next());
+    let covered = segments.iter().zip(successors).filter(|(_, next)| *next <= revision.next());
     let covered: Vec<_> = covered.map(|((_, path), _)| path.clone()).collect();
     for path in snapshots.chain(covered) {
         fs::remove_file(&path).map_err(Error::failed(format!("removing {}", path.display())))?;

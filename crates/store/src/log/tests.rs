@@ -12,41 +12,25 @@ use super::{Config, Disk, snapshot};
 use crate::{Condition, Error, Op, Range, Revision, Store, Txn, Value};
 
 fn block<T>(future: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .build()
-        .expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     runtime.block_on(future)
 }
 
 fn put(store: &Disk, key: &str, value: &str) -> crate::Result<Revision> {
     let ops = vec![Op::Put(key.into(), Value::plain(value.to_owned()))];
-    block(store.commit(Txn {
-        conditions: vec![],
-        ops,
-    }))
-    .map(|commit| commit.revision)
+    block(store.commit(Txn { conditions: vec![], ops })).map(|commit| commit.revision)
 }
 
 fn contents(store: &Disk) -> BTreeMap<String, (Bytes, Revision, Revision)> {
     let listing = block(store.list(Range::prefix(""))).expect("a listing");
-    listing
-        .entries
-        .iter()
-        .map(|e| (e.key.to_string(), (e.value.clone(), e.created, e.modified)))
-        .collect()
+    listing.entries.iter().map(|e| (e.key.to_string(), (e.value.clone(), e.created, e.modified))).collect()
 }
 
 /// The log's last file, and where its frames end.
 fn last_segment(dir: &Path) -> (PathBuf, u64) {
-    let (_, path) = snapshot::files(dir, "log-")
-        .expect("a directory")
-        .pop()
-        .expect("a segment");
+    let (_, path) = snapshot::files(dir, "log-").expect("a directory").pop().expect("a segment");
     let bytes = fs::read(&path).expect("readable");
-    let end = bytes
-        .iter()
-        .rposition(|byte| *byte != 0)
-        .map_or(0, |at| at + 1);
+    let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
     (path, end as u64)
 }
 
@@ -98,18 +82,8 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        let (revision, past) = (
-            Revision::EMPTY,
-            BTreeMap::from([(Revision::EMPTY, Model::new())]),
-        );
-        let mut bench = Self {
-            dir,
-            faults: Faults::default(),
-            store: None,
-            model: Model::new(),
-            revision,
-            past,
-        };
+        let (revision, past) = (Revision::EMPTY, BTreeMap::from([(Revision::EMPTY, Model::new())]));
+        let mut bench = Self { dir, faults: Faults::default(), store: None, model: Model::new(), revision, past };
         bench.reopen();
         bench
     }
@@ -122,11 +96,7 @@ impl Bench {
         self.store = None;
         self.faults.fail_writes(0);
         self.faults.fail_syncs(0);
-        let config = Config {
-            segment_bytes: 8 << 10,
-            snapshot_bytes: 32 << 10,
-            ..Config::new(self.dir.path())
-        };
+        let config = Config { segment_bytes: 8 << 10, snapshot_bytes: 32 << 10, ..Config::new(self.dir.path()) };
         self.store = Some(Disk::open_with(config, self.faults.clone()).expect("recovered"));
         assert_eq!(contents(self.store()), self.model);
     }
@@ -134,22 +104,11 @@ impl Bench {
     fn step(&mut self, number: usize, step: Step) {
         let name = |key: u8| format!("/{key}");
         let value = |size: u16| Value::plain(vec![b'a' + (number % 26) as u8; size.into()]);
-        let at = |bench: &Self, key| {
-            bench
-                .model
-                .get(&name(key))
-                .map(|(_, _, modified)| *modified)
-        };
+        let at = |bench: &Self, key| bench.model.get(&name(key)).map(|(_, _, modified)| *modified);
         match step {
             Step::Put(key, size) => {
                 let ops = vec![Op::Put(name(key).into(), value(size))];
-                self.commit(
-                    Txn {
-                        conditions: vec![],
-                        ops,
-                    },
-                    true,
-                );
+                self.commit(Txn { conditions: vec![], ops }, true);
             }
             Step::Create(key) => {
                 let free = at(self, key).is_none();
@@ -162,13 +121,7 @@ impl Bench {
             }
             Step::Stale(key) => {
                 let conditions = vec![Condition::ModifiedAt(name(key).into(), Revision(0))];
-                self.commit(
-                    Txn {
-                        conditions,
-                        ops: vec![Op::Delete(name(key).into())],
-                    },
-                    false,
-                );
+                self.commit(Txn { conditions, ops: vec![Op::Delete(name(key).into())] }, false);
             }
             Step::Delete(key) => {
                 let modified = at(self, key);
@@ -178,10 +131,7 @@ impl Bench {
             Step::FailWrites => self.fails(|faults| faults.fail_writes(1)),
             Step::FailSync => {
                 self.fails(|faults| faults.fail_syncs(1));
-                assert!(
-                    matches!(put(self.store(), "/x", "y"), Err(Error::Closed)),
-                    "no write after a failed sync"
-                );
+                assert!(matches!(put(self.store(), "/x", "y"), Err(Error::Closed)), "no write after a failed sync");
                 self.cut_unacknowledged();
                 self.reopen();
             }
@@ -220,12 +170,8 @@ impl Bench {
         for op in ops {
             match op {
                 Op::Put(key, value) => {
-                    let created = self
-                        .model
-                        .get(&*key)
-                        .map_or(revision, |(_, created, _)| *created);
-                    self.model
-                        .insert(key.to_string(), (value.bytes, created, revision));
+                    let created = self.model.get(&*key).map_or(revision, |(_, created, _)| *created);
+                    self.model.insert(key.to_string(), (value.bytes, created, revision));
                 }
                 Op::Delete(key) => drop(self.model.remove(&*key)),
             }
@@ -238,16 +184,9 @@ impl Bench {
         let progress = block(self.store().progress()).expect("progress");
         assert_eq!(progress.revision, self.revision);
         for (at, model) in self.past.range(progress.oldest..) {
-            let listing = block(self.store().list(Range {
-                at: Some(*at),
-                ..Range::prefix("")
-            }))
-            .expect("the past");
-            let listed: Model = listing
-                .entries
-                .iter()
-                .map(|e| (e.key.to_string(), (e.value.clone(), e.created, e.modified)))
-                .collect();
+            let listing = block(self.store().list(Range { at: Some(*at), ..Range::prefix("") })).expect("the past");
+            let listed: Model =
+                listing.entries.iter().map(|e| (e.key.to_string(), (e.value.clone(), e.created, e.modified))).collect();
             assert_eq!(&listed, model);
         }
         let mut replayed = self.past[&progress.oldest].clone();
@@ -256,10 +195,7 @@ impl Bench {
         for event in &batch.events {
             let (key, entry) = (event.entry.key.to_string(), &event.entry);
             let before = replayed.get(&key).map(|(_, _, modified)| *modified);
-            assert_eq!(
-                event.previous.as_ref().map(|previous| previous.modified),
-                before
-            );
+            assert_eq!(event.previous.as_ref().map(|previous| previous.modified), before);
             match event.deleted {
                 true => replayed.remove(&key),
                 false => replayed.insert(key, (entry.value.clone(), entry.created, entry.modified)),
@@ -319,9 +255,7 @@ fn a_file_cut_anywhere_recovers_a_prefix() {
         fs::write(copy, &bytes[..usize::try_from(cut).expect("small")]).expect("writable");
         let store = Disk::open(Config::new(other.path())).expect("recovered");
         let names: Vec<_> = contents(&store).into_keys().collect();
-        let expected: Vec<_> = (0..names.len())
-            .map(|number| format!("/{number}"))
-            .collect();
+        let expected: Vec<_> = (0..names.len()).map(|number| format!("/{number}")).collect();
         assert_eq!(names, expected);
     }
 }
@@ -345,10 +279,7 @@ fn damage_in_the_middle_is_refused_by_name_and_place() {
 #[test]
 fn a_lost_file_of_the_log_is_noticed() {
     let dir = tempfile::tempdir().expect("a directory");
-    let config = || Config {
-        segment_bytes: 100,
-        ..Config::new(dir.path())
-    };
+    let config = || Config { segment_bytes: 100, ..Config::new(dir.path()) };
     let store = Disk::open(config()).expect("a store");
     for number in 0..30 {
         put(&store, &format!("/{number}"), "some value").expect("written");
@@ -363,36 +294,19 @@ fn a_lost_file_of_the_log_is_noticed() {
 #[test]
 fn snapshots_replace_the_log() {
     let dir = tempfile::tempdir().expect("a directory");
-    let config = || Config {
-        segment_bytes: 4 << 10,
-        snapshot_bytes: 16 << 10,
-        ..Config::new(dir.path())
-    };
+    let config = || Config { segment_bytes: 4 << 10, snapshot_bytes: 16 << 10, ..Config::new(dir.path()) };
     let store = Disk::open(config()).expect("a store");
     for number in 0..400 {
         put(&store, &format!("/{}", number % 7), &"x".repeat(200)).expect("written");
     }
     let now = contents(&store);
     drop(store);
-    assert_eq!(
-        snapshot::files(dir.path(), "snapshot-")
-            .expect("a directory")
-            .len(),
-        1
-    );
-    assert!(
-        snapshot::files(dir.path(), "log-")
-            .expect("a directory")
-            .len()
-            < 20
-    );
+    assert_eq!(snapshot::files(dir.path(), "snapshot-").expect("a directory").len(), 1);
+    assert!(snapshot::files(dir.path(), "log-").expect("a directory").len() < 20);
     let store = Disk::open(config()).expect("recovered");
     assert_eq!(contents(&store), now);
     drop(store);
-    let (_, path) = snapshot::files(dir.path(), "snapshot-")
-        .expect("a directory")
-        .pop()
-        .expect("a snapshot");
+    let (_, path) = snapshot::files(dir.path(), "snapshot-").expect("a directory").pop().expect("a snapshot");
     flip(&path, 30);
     assert!(matches!(Disk::open(config()), Err(Error::Corrupt { .. })));
 }
@@ -413,10 +327,7 @@ fn a_full_disk_is_an_answer_and_passes() {
 #[test]
 fn history_is_bounded() {
     let dir = tempfile::tempdir().expect("a directory");
-    let config = Config {
-        history_bytes: 20_000,
-        ..Config::new(dir.path())
-    };
+    let config = Config { history_bytes: 20_000, ..Config::new(dir.path()) };
     let store = Disk::open(config).expect("a store");
     for _ in 0..100 {
         put(&store, "/a", &"x".repeat(1000)).expect("written");

@@ -18,10 +18,7 @@ const FRAME_BYTES: usize = 4 << 20;
 /// What the writer is asked to do.
 pub(super) enum Job {
     /// Carry out a transaction.
-    Commit {
-        txn: Txn,
-        reply: oneshot::Sender<Result<Commit>>,
-    },
+    Commit { txn: Txn, reply: oneshot::Sender<Result<Commit>> },
 }
 
 type Reply = oneshot::Sender<Result<Commit>>;
@@ -29,11 +26,7 @@ type Reply = oneshot::Sender<Result<Commit>>;
 /// A transaction of the batch in the making.
 enum Verdict {
     /// It goes into the frame at this revision.
-    Accepted {
-        revision: Revision,
-        ops: Vec<Op>,
-        reply: Reply,
-    },
+    Accepted { revision: Revision, ops: Vec<Op>, reply: Reply },
     /// The condition on this key failed.
     Refused { key: Key, reply: Reply },
 }
@@ -62,17 +55,7 @@ impl Writer {
         faults: Faults,
     ) -> Self {
         let unsaved = segment.position();
-        Self {
-            config,
-            retention,
-            memory,
-            segment,
-            faults,
-            frame: Vec::new(),
-            unsaved,
-            saving: None,
-            stopped: false,
-        }
+        Self { config, retention, memory, segment, faults, frame: Vec::new(), unsaved, saving: None, stopped: false }
     }
 
     /// Works until the store is dropped and the queue is empty.
@@ -90,11 +73,7 @@ impl Writer {
             self.save_if_due();
         }
         // The directory must not change after the store let go of it.
-        if self
-            .saving
-            .take()
-            .is_some_and(|saving| saving.join().is_err())
-        {
+        if self.saving.take().is_some_and(|saving| saving.join().is_err()) {
             tracing::error!("the last snapshot panicked");
         }
     }
@@ -148,17 +127,9 @@ impl Writer {
         let mut state = self.memory.write();
         for verdict in verdicts {
             answers.push(match verdict {
-                Verdict::Accepted {
-                    revision,
-                    ops,
-                    reply,
-                } => (
-                    reply,
-                    Ok(Commit {
-                        revision,
-                        events: state.apply(revision, ops),
-                    }),
-                ),
+                Verdict::Accepted { revision, ops, reply } => {
+                    (reply, Ok(Commit { revision, events: state.apply(revision, ops) }))
+                }
                 Verdict::Refused { key, reply } => {
                     let current = state.current(&key).cloned();
                     (reply, Err(Error::Conflict { key, current }))
@@ -167,11 +138,8 @@ impl Writer {
         }
         state.trim(self.retention);
         drop(state);
-        let changed = answers
-            .iter()
-            .filter_map(|(_, commit)| commit.as_ref().ok());
-        self.memory
-            .wake(changed.flat_map(|commit| commit.events.iter()));
+        let changed = answers.iter().filter_map(|(_, commit)| commit.as_ref().ok());
+        self.memory.wake(changed.flat_map(|commit| commit.events.iter()));
         for (reply, result) in answers {
             answer(reply, result);
         }
@@ -181,10 +149,7 @@ impl Writer {
         let error = match failure {
             Failure::Write(error) => error,
             Failure::Sync(error) => {
-                tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    "the log cannot be synced; no more writes"
-                );
+                tracing::error!(error = &error as &dyn std::error::Error, "the log cannot be synced; no more writes");
                 self.stopped = true;
                 error
             }
@@ -196,10 +161,7 @@ impl Writer {
     }
 
     fn save_if_due(&mut self) {
-        let busy = self
-            .saving
-            .as_ref()
-            .is_some_and(|saving| !saving.is_finished());
+        let busy = self.saving.as_ref().is_some_and(|saving| !saving.is_finished());
         if self.unsaved < self.config.snapshot_bytes || self.stopped || busy {
             return;
         }
@@ -208,10 +170,7 @@ impl Writer {
         match self.rotate().and_then(|()| self.save()) {
             Ok(saving) => self.saving = Some(saving),
             Err(error) => {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "no snapshot was written; the log grows on"
-                );
+                tracing::warn!(error = &error as &dyn std::error::Error, "no snapshot was written; the log grows on");
             }
         }
     }
@@ -223,15 +182,10 @@ impl Writer {
         let dir = self.config.dir.clone();
         let job = move || {
             if let Err(error) = snapshot::write(&dir, revision, &entries) {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "a snapshot failed; the log grows on"
-                );
+                tracing::warn!(error = &error as &dyn std::error::Error, "a snapshot failed; the log grows on");
             }
         };
-        let thread = std::thread::Builder::new()
-            .name("store-snapshot".to_owned())
-            .spawn(job);
+        let thread = std::thread::Builder::new().name("store-snapshot".to_owned()).spawn(job);
         thread.map_err(Error::failed("starting a snapshot"))
     }
 }
@@ -240,10 +194,7 @@ impl Writer {
 fn again(error: &Error) -> Error {
     match error {
         Error::Full { dir } => Error::Full { dir: dir.clone() },
-        other => Error::Failed {
-            doing: other.to_string(),
-            source: std::io::Error::other("the log was not written"),
-        },
+        other => Error::Failed { doing: other.to_string(), source: std::io::Error::other("the log was not written") },
     }
 }
 
@@ -262,34 +213,16 @@ fn judge(state: &State, jobs: Vec<Job>) -> Vec<Verdict> {
             let modified = || state.current(key).map(|entry| entry.modified);
             pending.get(key).copied().unwrap_or_else(modified)
         };
-        if let Some(failed) = txn
-            .conditions
-            .iter()
-            .find(|condition| !holds(condition, found(condition.key())))
-        {
-            verdicts.push(Verdict::Refused {
-                key: failed.key().clone(),
-                reply,
-            });
+        if let Some(failed) = txn.conditions.iter().find(|condition| !holds(condition, found(condition.key()))) {
+            verdicts.push(Verdict::Refused { key: failed.key().clone(), reply });
             continue;
         }
         revision = revision.next();
-        let ops: Vec<_> = txn
-            .ops
-            .into_iter()
-            .map(|op| stamped(op, revision))
-            .collect();
+        let ops: Vec<_> = txn.ops.into_iter().map(|op| stamped(op, revision)).collect();
         for op in &ops {
-            pending.insert(
-                op.key().clone(),
-                matches!(op, Op::Put(..)).then_some(revision),
-            );
+            pending.insert(op.key().clone(), matches!(op, Op::Put(..)).then_some(revision));
         }
-        verdicts.push(Verdict::Accepted {
-            revision,
-            ops,
-            reply,
-        });
+        verdicts.push(Verdict::Accepted { revision, ops, reply });
     }
     verdicts
 }
