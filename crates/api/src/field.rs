@@ -181,12 +181,6 @@ impl FieldError {
         Self::new(Reason::TooLong, path, None, format!("may not be more than {max} {unit}"))
     }
 
-    /// More than `max` characters.
-    pub fn too_long_characters(path: &Path, max: usize) -> Self {
-        let unit = if max == 1 { "character" } else { "characters" };
-        Self::new(Reason::TooLong, path, None, format!("may not be more than {max} {unit}"))
-    }
-
     /// `actual` items where at most `max` may be.
     pub fn too_many(path: &Path, actual: usize, max: usize) -> Self {
         let unit = if max == 1 { "item" } else { "items" };

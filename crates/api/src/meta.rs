@@ -100,18 +100,9 @@ pub fn annotation<'a>(object: &'a Value, key: &str) -> Option<&'a str> {
     object.get("metadata")?.get("annotations")?.get(key)?.as_str()
 }
 
-/// Sets a label.
-pub fn set_label(object: &mut Value, key: &str, value: &str) {
-    set_entry(object, "labels", key, value);
-}
-
 /// Sets an annotation.
 pub fn set_annotation(object: &mut Value, key: &str, value: &str) {
-    set_entry(object, "annotations", key, value);
-}
-
-fn set_entry(object: &mut Value, field: &str, key: &str, value: &str) {
-    let map = metadata_mut(object).entry(field).or_insert_with(|| Value::Object(Map::new()));
+    let map = metadata_mut(object).entry("annotations").or_insert_with(|| Value::Object(Map::new()));
     fields(map).insert(key.to_owned(), value.into());
 }
 

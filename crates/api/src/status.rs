@@ -212,11 +212,6 @@ impl Status {
         Self::conflict(resource, name, cause)
     }
 
-    /// 409: others own fields of an apply.
-    pub fn apply_conflict(message: &str, causes: Vec<Cause>) -> Self {
-        Self::failure(409, "Conflict", message).with_details(Details { causes, ..Details::default() })
-    }
-
     /// 422: fields are wrong. `kind.name` is the kind.
     pub fn invalid(kind: Resource<'_>, name: &str, errors: &[FieldError]) -> Self {
         let mut message = format!("{kind} {} is invalid", field::quote(name));
@@ -286,11 +281,6 @@ impl Status {
         let message =
             format!("the body of the request was in an unknown format - accepted media types include: {list}");
         Self::failure(415, "UnsupportedMediaType", message)
-    }
-
-    /// 429.
-    pub fn too_many_requests(message: impl Into<String>, retry_after_seconds: u16) -> Self {
-        Self::failure(429, "TooManyRequests", message).with_retry_after(retry_after_seconds)
     }
 
     /// 500.

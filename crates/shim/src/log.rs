@@ -112,11 +112,6 @@ impl Log {
         (self.file, self.written) = (fresh.file, fresh.written);
         Ok(())
     }
-
-    /// Gives memory back that a burst needed.
-    pub fn relax(&mut self) {
-        self.out = Vec::new();
-    }
 }
 
 /// An older file of a log: 1 is the youngest, [`FILES`]` - 1` the oldest.
