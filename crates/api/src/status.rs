@@ -294,6 +294,11 @@ impl Status {
         Self::failure(503, "ServiceUnavailable", message)
     }
 
+    /// 507: there is no room to store it.
+    pub fn insufficient_storage(message: impl Into<String>) -> Self {
+        Self::failure(507, "InsufficientStorage", message)
+    }
+
     /// 504.
     pub fn timeout(message: impl std::fmt::Display, retry_after_seconds: u16) -> Self {
         Self::failure(504, "Timeout", format!("Timeout: {message}")).with_retry_after(retry_after_seconds)

@@ -14,7 +14,8 @@ pub(crate) fn of_store(error: store::Error) -> Status {
         }
         Error::Future { current } => Status::timeout(format!("Too large resource version, current: {current}"), 1),
         Error::TooLarge { bytes } => Status::too_large(format!("limit is {} bytes, got {bytes}", crate::BODY_LIMIT)),
-        Error::Full { .. } => Status::unavailable(format!("the server cannot store: {error}")).with_retry_after(1),
+        // No Retry-After: clients would come again in silence for ten seconds, and a full disk is for people to mend.
+        Error::Full { .. } => Status::insufficient_storage(format!("the server cannot store: {error}")),
         Error::Closed => Status::unavailable("the server is shutting down"),
         error => {
             tracing::error!(error = &error as &dyn std::error::Error, "the store failed");
@@ -59,4 +60,19 @@ pub(crate) fn response(status: &Status) -> Response<Body> {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(retry));
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_at_once() {
+        let answer = response(&of_store(store::Error::Full { dir: "/data/store".into() }));
+        assert_eq!(answer.status(), StatusCode::INSUFFICIENT_STORAGE);
+        assert!(
+            !answer.headers().contains_key(RETRY_AFTER),
+            "clients retry in silence for as long as they are told to"
+        );
+    }
 }
