@@ -207,6 +207,15 @@ fn mounts(context: &Context<'_>) -> Result<Vec<Mount>, Error> {
     Ok(mounts)
 }
 
+/// The runtime's words about a part of a volume in those of Kubernetes, which give away nothing about this machine.
+pub(crate) fn subpath_refused(container: &core::Container, message: &str) -> Error {
+    tracing::warn!(container = container.name, message, "a container's subPath is refused");
+    let target = message.split_once(':').map_or("", |(target, _)| target);
+    let mount = container.volume_mounts.iter().flatten().find(|mount| mount.mount_path == target);
+    let volume = mount.map_or("", |mount| &mount.name);
+    Error::config(format!("failed to prepare subPath for volumeMount \"{volume}\" of container \"{}\"", container.name))
+}
+
 fn file_mount(source: PathBuf, target: &str, readonly: bool) -> Mount {
     Mount { source: Some(source), target: target.to_owned(), readonly, ..Mount::default() }
 }

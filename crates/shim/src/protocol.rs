@@ -212,6 +212,8 @@ pub enum StartFailure {
     Cwd,
     /// A mount cannot be made.
     Mount,
+    /// A part of a volume is not there, or leads out of it. The message begins with the mount's target and a colon.
+    Subpath,
     /// Anything else.
     Other,
 }

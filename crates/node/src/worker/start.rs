@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
-use runtime::{Network, Phase, Sandbox, SandboxSpec};
+use runtime::{Network, Phase, Sandbox, SandboxSpec, StartFailure};
 use tokio::sync::watch;
 
 use super::{CONFIG_RETRY, Failure, Order, SANDBOX_RETRY, Trouble, Worker, later};
@@ -228,8 +228,14 @@ impl Worker {
         let wanted = spec::translate(&context)?;
         spec::write_container_files(&self.paths, &container.name, attempt)?;
         self.forget_old(&sandbox, &container.name, attempt).await;
-        sandbox.start(wanted).await.map_err(Error::from)?;
-        Ok(())
+        match sandbox.start(wanted).await {
+            Err(runtime::Error::Start { class: StartFailure::Subpath, message }) => {
+                // As if it had not been made: what is wrong with the volume may be put right.
+                sandbox.remove_container(&spec::container_id(&container.name, attempt)).await.map_err(Error::from)?;
+                Err(spec::subpath_refused(container, &message).into())
+            }
+            other => Ok(other.map(drop).map_err(Error::from)?),
+        }
     }
 
     /// The image; a deletion or a change of the pod interrupts the wait for it.

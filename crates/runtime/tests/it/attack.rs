@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use runtime::Mount;
+use runtime::{Error, Mount, StartFailure};
 
 use crate::lab::Lab;
 
@@ -57,7 +57,23 @@ async fn a_subpath_does_not_leave_its_volume() {
     let mut spec = lab.container("one", "ls /data");
     spec.mounts =
         vec![Mount { source: Some(volume), subpath: Some("link".into()), target: "/data".into(), ..Mount::default() }];
-    let (_, text) = lab.run(spec).await;
-    assert!(!text.contains("secret"), "{text}");
+    let refused = lab.sandbox.start(spec).await.expect_err("it leads out of the volume");
+    let text = refused.to_string();
+    assert!(matches!(refused, Error::Start { class: StartFailure::Subpath, .. }), "{text}");
+    assert!(text.starts_with("/data: "), "{text}");
+    lab.finish().await;
+}
+
+/// Until exec a process of a container is the shim: it must not become the shim again, with the rights of a container.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_shim_is_no_program_of_an_image() {
+    let Some(lab) = Lab::new().await else { return };
+    symlink("/proc/self/exe", lab.layer().join("link")).expect("link");
+    for (id, program) in [("one", "/proc/self/exe"), ("two", "/proc/1/exe"), ("three", "/link")] {
+        let mut spec = lab.container(id, "");
+        spec.argv = vec![program.into()];
+        let text = lab.sandbox.start(spec).await.expect_err(program).to_string();
+        assert_eq!(text, format!("exec: {program:?}: this is the program of the runtime, not one of the image"));
+    }
     lab.finish().await;
 }

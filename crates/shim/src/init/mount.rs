@@ -3,7 +3,7 @@
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, openat, openat2, readlinkat};
 use rustix::io::Errno;
@@ -126,6 +126,40 @@ fn resolve_within(root: std::os::fd::BorrowedFd<'_>, path: &Path, kind: Kind, li
     }
 }
 
+/// Opens a part of a volume, and makes the directories that are missing. A link that leads out of the volume is an error,
+/// whatever its processes do meanwhile.
+pub(crate) fn part(volume: impl AsFd, path: &Path) -> io::Result<OwnedFd> {
+    let mut here = volume.as_fd().try_clone_to_owned()?;
+    match open_beneath(&here, path) {
+        Err(Errno::NOENT) => {}
+        other => return Ok(other?),
+    }
+    let mut way = PathBuf::new();
+    for name in path.components() {
+        way.push(name);
+        here = match open_beneath(&volume, &way) {
+            Err(Errno::NOENT) => {
+                mkdirat(&here, name.as_os_str(), Mode::from_raw_mode(0o755))?;
+                open_beneath(&volume, &way)?
+            }
+            other => other?,
+        };
+    }
+    Ok(here)
+}
+
+/// How often to try again if directories are renamed under the kernel's feet.
+const MOST_RACES: u32 = 100;
+
+fn open_beneath(root: impl AsFd, path: &Path) -> rustix::io::Result<OwnedFd> {
+    let open = || {
+        let flags = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        openat2(&root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), flags)
+    };
+    let mut tries = (0..MOST_RACES).map(|_| open());
+    tries.find(|opened| !matches!(opened, Err(Errno::AGAIN))).unwrap_or(Err(Errno::AGAIN))
+}
+
 fn create_file(parent: &OwnedFd, name: &std::ffi::OsStr) -> rustix::io::Result<()> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::WRONLY;
     openat(parent, name, flags, Mode::from_raw_mode(0o644)).map(drop)
@@ -165,6 +199,23 @@ mod tests {
         assert!(inside.path().join("plain/e").is_file());
         assert!(inside.path().join("tmp/d").is_file());
         assert_eq!(std::fs::read_dir(outside.path()).expect("dir").count(), 0);
+    }
+
+    #[test]
+    fn a_part_of_a_volume_is_refused_if_it_leads_out() {
+        let inside = tempfile::tempdir().expect("tempdir");
+        std::fs::create_dir(inside.path().join("in")).expect("mkdir");
+        for (to, name) in [("/", "root"), ("..", "up"), ("nowhere", "broken"), ("in", "link")] {
+            symlink(to, inside.path().join(name)).expect("link");
+        }
+        let volume = open_root(inside.path()).expect("root");
+        for path in ["root", "root/new", "up", "up/../..", "broken", "broken/new", "in/../.."] {
+            part(&volume, Path::new(path)).expect_err(path);
+        }
+        for path in ["in", "link", "link/made/here", "new/too"] {
+            part(&volume, Path::new(path)).expect(path);
+        }
+        assert!(inside.path().join("in/made/here").is_dir() && inside.path().join("new/too").is_dir());
     }
 
     #[test]

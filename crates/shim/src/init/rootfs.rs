@@ -69,10 +69,18 @@ pub(super) fn close(spec: &Container) -> Result<(), Refusal> {
 fn open_sources(spec: &Container) -> Result<Vec<(&Mount, OwnedFd)>, Refusal> {
     let mut mounts: Vec<&Mount> = spec.mounts.iter().collect();
     mounts.sort_by_key(|mount| Path::new(&mount.target).components().count());
-    mounts.into_iter().map(|mount| Ok((mount, refuse(open_source(mount), || describe(mount))?))).collect()
+    let open = |mount| open_source(mount).refuse(class(mount), || describe(mount));
+    mounts.into_iter().map(|mount| Ok((mount, open(mount)?))).collect()
+}
+
+fn class(mount: &Mount) -> StartFailure {
+    if mount.subpath.is_some() { StartFailure::Subpath } else { StartFailure::Mount }
 }
 
 fn describe(mount: &Mount) -> String {
+    if let Some(subpath) = &mount.subpath {
+        return format!("{}: open {subpath:?} of its volume", mount.target);
+    }
     let source = mount.source.as_deref().map_or("tmpfs".into(), |path| path.display().to_string());
     format!("mount {source} to {}", mount.target)
 }
@@ -84,7 +92,7 @@ fn open_source(mount: &Mount) -> io::Result<OwnedFd> {
         (Some(source), None) => mount::copy(source)?,
         (Some(source), Some(subpath)) => {
             let root = mount::open_root(source)?;
-            mount::copy_of(mount::resolve(&root, Path::new(subpath), Kind::Directory)?)?
+            mount::copy_of(mount::part(&root, Path::new(subpath))?)?
         }
     };
     mount::propagate(
