@@ -214,10 +214,17 @@ pub(crate) fn check_name(name: &str) -> Result<()> {
     }
 }
 
+/// Linux' `F_SEAL_EXEC`: the permission to execute stays as it is.
+const SEAL_EXEC: u32 = 0x20;
+
 /// A program that nobody can change any more.
 fn seal(program: &[u8]) -> io::Result<File> {
     let mut memory = File::from(memfd_create("podling-shim", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
     memory.write_all(program)?;
+    // Before Linux 6.3 nothing keeps root in a container from making it unexecutable.
+    if fcntl_add_seals(&memory, SealFlags::from_bits_retain(SEAL_EXEC)).is_err() {
+        tracing::debug!("this kernel cannot seal the mode of the shim");
+    }
     fcntl_add_seals(&memory, SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE)?;
     File::open(format!("/proc/self/fd/{}", memory.as_raw_fd()))
 }
@@ -250,5 +257,28 @@ pub(crate) fn load<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
             Err(Error::NotFound { what: path.display().to_string() })
         }
         Err(error) => Err(error).doing(|| format!("read {}", path.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn nobody_changes_a_sealed_program() {
+        let file = seal(b"program").expect("a sealed program");
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        if let Ok(mut writable) = File::options().write(true).open(&path) {
+            writable.write_all(b"x").expect_err("it was overwritten");
+            writable.set_len(0).expect_err("it was truncated");
+        }
+        let seals = rustix::fs::fcntl_get_seals(&file).expect("seals");
+        if seals.bits() & SEAL_EXEC == 0 {
+            eprintln!("SKIPPED: the kernel cannot seal modes");
+            return;
+        }
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).expect_err("it cannot be executed any more");
     }
 }

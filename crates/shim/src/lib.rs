@@ -44,7 +44,9 @@ fn begin(agent: OwnedFd) -> io::Result<()> {
     let socket = agent.try_clone()?;
     drop(agent);
     sys::set_stdio(&null, 0)?;
-    rustix::process::setsid()?;
+    // A script of an image may name /proc/self/exe as its interpreter.
+    let sole = |error| io::Error::other(format!("this program is podling's shim and only podling starts it: {error}"));
+    rustix::process::setsid().map_err(sole)?;
     // It was executed by a number, which is no name for lists of processes.
     rustix::thread::set_name(c"podling-shim")?;
     let (spec, _) = packet::receive::<spec::Sandbox>(&socket)?.ok_or(io::ErrorKind::UnexpectedEof)?;

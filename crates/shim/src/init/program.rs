@@ -60,6 +60,11 @@ impl Words {
 
     /// Comes back only with why not.
     pub(super) fn execute(self, path: &str, argv: &[String]) -> Refusal {
+        let name = argv.first().map_or("", String::as_str);
+        if is_own(path) {
+            let text = format!("exec: {name:?}: this is the program of the runtime, not one of the image");
+            return Refusal::new(StartFailure::NotExecutable, text);
+        }
         let Ok(path) = CString::new(path) else {
             return Refusal::new(StartFailure::Other, "the program's path contains a NUL byte");
         };
@@ -69,9 +74,14 @@ impl Words {
             Some(libc::EACCES | libc::ENOEXEC | libc::EPERM | libc::EISDIR) => StartFailure::NotExecutable,
             _ => StartFailure::Other,
         };
-        let name = argv.first().map_or("", String::as_str);
         Refusal::new(class, format!("exec: {name:?}: {}", reason(&error)))
     }
+}
+
+/// Whether a path leads, by way of /proc, to what this process runs itself.
+fn is_own(path: &str) -> bool {
+    let place = |path: &str| stat(path).ok().map(|found| (found.st_dev, found.st_ino));
+    place(path).is_some_and(|wanted| place("/proc/self/exe") == Some(wanted))
 }
 
 /// The path of the program: as it stands if it has a slash, else searched for.
