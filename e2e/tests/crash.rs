@@ -235,3 +235,20 @@ fn two_clusters_live_side_by_side() {
     assert_eq!(shell.ok("kubectl exec same-name -- echo here"), "here\n");
     assert!(!traces(&other).is_empty());
 }
+
+#[test]
+fn a_purge_touches_nothing_of_others() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let theirs = directory.path().join("theirs");
+    std::fs::write(&theirs, "precious").expect("a file");
+    let podling = |words: &[&str]| {
+        let mut command = std::process::Command::new(e2e::cluster::podling());
+        command.args(words).arg("--data-dir").arg(directory.path()).output().expect("podling can be started")
+    };
+    let purged = podling(&["down", "--purge"]);
+    assert!(theirs.exists() && !purged.status.success(), "{purged:?}");
+    assert!(String::from_utf8_lossy(&purged.stderr).contains("there is no cluster in"), "{purged:?}");
+    let started = podling(&["up", "--listen", "127.0.0.1:0", "--kubeconfig", "/dev/null"]);
+    assert!(!started.status.success(), "{started:?}");
+    assert_eq!(std::fs::read_dir(directory.path()).expect("a directory").count(), 1);
+}

@@ -1,15 +1,31 @@
 //! One cluster's place on this machine: its directory, and the facts that outlive a run.
 
+use std::io::ErrorKind::{DirectoryNotEmpty, NotADirectory, NotFound, ResourceBusy};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 /// Where clusters keep what must not survive a reboot.
 const RUN: &str = "/run/podling";
+
+/// All that a cluster keeps in its directory; what is called otherwise is somebody else's.
+const ENTRIES: [&str; 11] = [
+    "cluster.json",
+    "cluster.new",
+    "kubeconfig",
+    "kubeconfig.new",
+    "node",
+    "pki",
+    "podling.log",
+    "podling.new",
+    "podling.pid",
+    "runtime",
+    "store",
+];
 
 /// How the commands that act on the machine find their cluster.
 #[derive(clap::Args, Debug, Clone)]
@@ -42,11 +58,47 @@ pub(crate) struct Facts {
 }
 
 impl Place {
-    /// Makes the directory, for its owner only.
+    /// Makes the directory, for its owner only. One that others use is refused: a purge would take their files for a cluster's.
     pub(crate) fn make(&self) -> anyhow::Result<()> {
         let mut builder = std::fs::DirBuilder::new();
         builder.recursive(true).mode(0o700);
-        builder.create(&self.data_dir).with_context(|| format!("making {}", self.data_dir.display()))
+        let directory = self.data_dir.display();
+        builder.create(&self.data_dir).with_context(|| format!("making {directory}"))?;
+        match self.stranger()? {
+            Some(name) if self.facts()?.is_none() => {
+                bail!(
+                    "{directory} is in use for something else (there is {name:?}): name a directory for the cluster alone"
+                )
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Something in the directory that is no cluster's.
+    fn stranger(&self) -> anyhow::Result<Option<String>> {
+        let doing = || format!("reading {}", self.data_dir.display());
+        for entry in std::fs::read_dir(&self.data_dir).with_context(doing)? {
+            let name = entry.with_context(doing)?.file_name().to_string_lossy().into_owned();
+            // Every fresh ext4 has the latter.
+            if !ENTRIES.contains(&name.as_str()) && name != "lost+found" {
+                return Ok(Some(name));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Removes what a cluster kept in its directory, and the directory if that was all.
+    pub(crate) fn remove(&self) -> anyhow::Result<()> {
+        for path in ENTRIES.map(|name| self.file(name)) {
+            let is_directory = path.symlink_metadata().is_ok_and(|found| found.is_dir());
+            let remove = if is_directory { std::fs::remove_dir_all } else { std::fs::remove_file };
+            unless_missing(remove(&path)).with_context(|| format!("removing {}", path.display()))?;
+        }
+        match std::fs::remove_dir(&self.data_dir) {
+            // Somebody else's files, file system or link.
+            Err(error) if matches!(error.kind(), DirectoryNotEmpty | ResourceBusy | NotADirectory) => Ok(()),
+            removed => unless_missing(removed).with_context(|| format!("removing {}", self.data_dir.display())),
+        }
     }
 
     /// A file of the cluster.
@@ -59,10 +111,14 @@ impl Place {
         let path = self.file("cluster.json");
         match std::fs::read(&path) {
             Ok(bytes) => {
-                let facts = serde_json::from_slice(&bytes).with_context(|| format!("reading {}", path.display()))?;
+                let facts: Facts =
+                    serde_json::from_slice(&bytes).with_context(|| format!("reading {}", path.display()))?;
+                // It becomes part of paths that are removed.
+                let is_sound = facts.id.len() == 8 && facts.id.bytes().all(|byte| byte.is_ascii_hexdigit());
+                ensure!(is_sound, "{} is damaged: {:?} is no cluster's id", path.display(), facts.id);
                 Ok(Some(facts))
             }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == NotFound => Ok(None),
             Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
         }
     }
@@ -87,6 +143,11 @@ impl Place {
         let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
         (name.trim() == "podling").then_some(pid)
     }
+}
+
+/// What is not there needs not be removed.
+pub(crate) fn unless_missing(removed: std::io::Result<()>) -> std::io::Result<()> {
+    removed.or_else(|error| if error.kind() == NotFound { Ok(()) } else { Err(error) })
 }
 
 impl Facts {
@@ -156,4 +217,45 @@ pub(crate) fn free_range() -> anyhow::Result<Ipv4Net> {
     let candidates = (42..=127).filter_map(|number| Ipv4Net::new(Ipv4Addr::new(10, number, 0, 0), 16).ok());
     let mut free = candidates.filter(|range| !overlaps(range));
     free.next().context("no range of 10.42.0.0/16 to 10.127.0.0/16 is free: name one with --pod-cidr")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(names: &[&str]) -> (tempfile::TempDir, Place) {
+        let directory = tempfile::tempdir().expect("tempdir");
+        for name in names {
+            std::fs::create_dir(directory.path().join(name)).expect("mkdir");
+        }
+        let data_dir = directory.path().to_owned();
+        (directory, Place { data_dir })
+    }
+
+    #[test]
+    fn a_directory_of_others_is_no_place_for_a_cluster() {
+        let (_directory, ours) = place(&["store", "lost+found"]);
+        ours.make().expect("a start that was cut off goes on");
+        let (_directory, theirs) = place(&["store", "src"]);
+        assert!(theirs.make().expect_err("it is theirs").to_string().contains("\"src\""));
+    }
+
+    #[test]
+    fn an_id_leads_nowhere_else() {
+        let (_directory, place) = place(&[]);
+        for id in ["", "12", "../../..", "123456789"] {
+            let facts = serde_json::json!({"id": id, "pod_cidr": "10.42.0.0/16", "node_name": "n",
+                "node_address": "192.0.2.1", "listen": "127.0.0.1:1", "kubeconfig": null});
+            std::fs::write(place.file("cluster.json"), facts.to_string()).expect("a file");
+            assert!(place.facts().expect_err(id).to_string().contains("no cluster's id"));
+        }
+    }
+
+    #[test]
+    fn only_what_is_ours_is_removed() {
+        let (directory, place) = place(&["store", "node", "theirs"]);
+        place.remove().expect("it can be removed");
+        let left: Vec<_> = std::fs::read_dir(directory.path()).expect("dir").flatten().map(|e| e.file_name()).collect();
+        assert_eq!(left, ["theirs"]);
+    }
 }

@@ -9,7 +9,7 @@ use client::kubeconfig::Kubeconfig;
 use futures_util::future::join_all;
 use tokio::time::timeout;
 
-use crate::cluster::{Facts, Place};
+use crate::cluster::{Facts, Place, unless_missing};
 use crate::process;
 
 /// The process must end within this time after SIGTERM.
@@ -33,14 +33,15 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let place = &options.place;
     let facts = match place.facts()? {
         Some(facts) => facts,
-        None if options.purge => return remove_directory(&place.data_dir),
+        // There is nothing to do, and nothing that may be touched: a directory without a cluster is somebody else's.
+        None if options.purge && !place.data_dir.exists() => return Ok(()),
         None => bail!("there is no cluster in {}", place.data_dir.display()),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(end(place, &facts))?;
     if options.purge {
         forget_kubeconfig(&facts)?;
-        remove_directory(&place.data_dir)?;
+        place.remove()?;
         println!("cluster {} is gone", facts.id);
     } else {
         println!("cluster {} has ended; `podling up` resumes it", facts.id);
@@ -116,10 +117,5 @@ fn forget_kubeconfig(facts: &Facts) -> anyhow::Result<()> {
 }
 
 fn remove_directory(path: &Path) -> anyhow::Result<()> {
-    match std::fs::remove_dir_all(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("removing {}", path.display()))
-        }
-        _ => Ok(()),
-    }
+    unless_missing(std::fs::remove_dir_all(path)).with_context(|| format!("removing {}", path.display()))
 }

@@ -81,6 +81,10 @@ async fn serve(options: Options, begun: Instant) -> anyhow::Result<()> {
     place.make()?;
     let store = open_store(&place).await?;
     let mut facts = facts(&place, &options)?;
+    // Before anything that can fail: whatever is made from here on can be purged.
+    if place.facts()?.is_none() {
+        place.keep(&facts)?;
+    }
     let pki = place.file("pki");
     std::fs::create_dir_all(&pki).with_context(|| format!("making {}", pki.display()))?;
     let authority = Authority::open(&pki, &format!("podling-{}", facts.id))?;
