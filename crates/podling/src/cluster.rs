@@ -2,7 +2,7 @@
 
 use std::io::ErrorKind::{DirectoryNotEmpty, NotADirectory, NotFound, ResourceBusy};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
@@ -70,8 +70,24 @@ impl Place {
                     "{directory} is in use for something else (there is {name:?}): name a directory for the cluster alone"
                 )
             }
-            _ => Ok(()),
+            _ => self.shut(),
         }
+    }
+
+    /// Keys and secrets lie in the directory: it must be nobody else's, and nobody else may look into it.
+    fn shut(&self) -> anyhow::Result<()> {
+        let (directory, own) = (self.data_dir.display(), rustix::process::geteuid().as_raw());
+        let found = std::fs::metadata(&self.data_dir).with_context(|| format!("reading {directory}"))?;
+        ensure!(
+            found.uid() == own,
+            "{directory} belongs to user {}, who could change what podling trusts",
+            found.uid()
+        );
+        if found.mode() & 0o077 != 0 {
+            let shut = std::fs::set_permissions(&self.data_dir, std::fs::Permissions::from_mode(0o700));
+            shut.with_context(|| format!("closing {directory} for others"))?;
+        }
+        Ok(())
     }
 
     /// Something in the directory that is no cluster's.
@@ -238,6 +254,19 @@ mod tests {
         ours.make().expect("a start that was cut off goes on");
         let (_directory, theirs) = place(&["store", "src"]);
         assert!(theirs.make().expect_err("it is theirs").to_string().contains("\"src\""));
+    }
+
+    #[test]
+    fn nobody_else_gets_into_the_directory() {
+        let (directory, place) = place(&[]);
+        std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o777)).expect("chmod");
+        place.make().expect("it is ours");
+        assert_eq!(std::fs::metadata(directory.path()).expect("metadata").mode() & 0o777, 0o700);
+        if std::os::unix::fs::chown(directory.path(), Some(65534), None).is_err() {
+            eprintln!("SKIPPED: needs root");
+            return;
+        }
+        assert!(place.make().expect_err("it is theirs").to_string().contains("belongs to user 65534"));
     }
 
     #[test]
