@@ -59,9 +59,7 @@ fn manifests_are_refused_with_upstreams_words() {
             }
         }
         let unknown = POD.replace("kind: Pod", "kind: Nothing");
-        // For a kind that is missing in a group that is known, kubectl's own validation lists custom resource definitions, which podling does
-        // not have yet; without it kubectl says what it says of any unknown kind.
-        let complaint = shell.run_with("kubectl create --validate=false -f -", &unknown).refused();
+        let complaint = shell.run_with("kubectl create -f -", &unknown).refused();
         assert!(complaint.contains("no matches for kind \"Nothing\" in version \"v1\""), "{complaint}");
         let foreign = unknown.replace("apiVersion: v1", "apiVersion: example.com/v1");
         let complaint = shell.run_with("kubectl create -f -", &foreign).refused();

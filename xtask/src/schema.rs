@@ -14,6 +14,7 @@ use golang::{Declaration, Field, Package};
 
 const API: &str = "k8s.io/api";
 const MACHINERY: &str = "k8s.io/apimachinery";
+const EXTENSIONS: &str = "k8s.io/apiextensions-apiserver";
 
 /// The packages whose types are taken, below their module.
 const PACKAGES: &[(&str, &str)] = &[
@@ -32,6 +33,7 @@ const PACKAGES: &[(&str, &str)] = &[
     (API, "networking/v1"),
     (API, "discovery/v1"),
     (API, "rbac/v1"),
+    (EXTENSIONS, "pkg/apis/apiextensions/v1"),
 ];
 
 /// Types with a form of their own on the wire.
@@ -47,6 +49,10 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("io.k8s.apimachinery.pkg.types.UID", "types.UID:string"),
     ("io.k8s.apimachinery.pkg.types.NodeName", "types.NodeName:string"),
     ("io.k8s.apimachinery.pkg.types.NamespacedName", "string"),
+    ("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSON", "any"),
+    ("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrArray", "any"),
+    ("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrBool", "any"),
+    ("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrStringArray", "any"),
 ];
 
 /// What `schema` takes.
@@ -63,7 +69,7 @@ pub(crate) struct Arguments {
 /// Makes the file anew.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let mut modules = BTreeMap::new();
-    for module in [API, MACHINERY] {
+    for module in [API, MACHINERY, EXTENSIONS] {
         modules.insert(module, download(module, &arguments.version)?);
     }
     let mut packages = BTreeMap::new();
@@ -98,7 +104,7 @@ struct Writer<'a> {
 
 impl Writer<'_> {
     fn write(&self, version: &str) -> Result<String> {
-        let mut out = format!("# made by `cargo xtask schema` from {API} and {MACHINERY} {version}\n");
+        let mut out = format!("# made by `cargo xtask schema` from {API}, {MACHINERY} and {EXTENSIONS} {version}\n");
         let mut seen = BTreeSet::new();
         for (prefix, package) in self.packages {
             for (name, declaration) in &package.types {

@@ -101,7 +101,9 @@ pub enum Shape {
     MicroTime,
     /// Go's `1m30s`.
     Duration,
-    /// Any JSON.
+    /// Any JSON: a schema's default or example.
+    Any,
+    /// Any JSON object: an object whose kind only its reader knows.
     Raw,
     /// Any JSON: the field set of server-side apply.
     Fields,
@@ -138,6 +140,7 @@ impl Shape {
             Self::Time => "v1.Time".to_owned(),
             Self::MicroTime => "v1.MicroTime".to_owned(),
             Self::Duration => "v1.Duration".to_owned(),
+            Self::Any => "interface {}".to_owned(),
             Self::Raw => "runtime.RawExtension".to_owned(),
             Self::Fields => "v1.FieldsV1".to_owned(),
             Self::Struct(name) => {

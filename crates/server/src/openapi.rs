@@ -353,6 +353,7 @@ fn of_shape(shape: &Shape) -> Value {
         Shape::MicroTime => refer(&format!("{META}.MicroTime")),
         Shape::Duration => refer(&format!("{META}.Duration")),
         Shape::Fields => refer(&format!("{META}.FieldsV1")),
+        Shape::Any => json!({}),
         Shape::Raw => json!({"type": "object"}),
         Shape::Struct(name) => refer(name),
         Shape::List(item) => json!({"type": "array", "items": wrapped(of_shape(item))}),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 /// Markers of a declaration: `+name=value` lines; repeated ones are joined by commas.
 pub(super) type Markers = BTreeMap<String, String>;
@@ -58,25 +58,34 @@ pub(super) struct Field {
 }
 
 impl Package {
-    /// Reads `types.go` of a folder.
+    /// Reads `types.go` of a folder, and what has been split from it (`types_jsonschema.go`).
     pub(super) fn read(folder: &Path) -> Result<Self> {
-        let file = folder.join("types.go");
-        let text = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
         let mut package = Self::default();
+        for entry in std::fs::read_dir(folder).with_context(|| folder.display().to_string())? {
+            let file = entry?.path();
+            let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if name.starts_with("types") && name.ends_with(".go") && !name.contains("generated") {
+                package.read_file(&std::fs::read_to_string(&file).with_context(|| file.display().to_string())?);
+            }
+        }
+        ensure!(!package.types.is_empty(), "{} declares no type", folder.display());
+        Ok(package)
+    }
+
+    fn read_file(&mut self, text: &str) {
         let mut lines = text.lines().map(str::trim);
         let mut markers = Markers::new();
         while let Some(line) = lines.next() {
             if line.starts_with("//") {
                 collect(&mut markers, line);
             } else if line == "import (" {
-                package.imports = lines.by_ref().take_while(|l| *l != ")").filter_map(import).collect();
+                self.imports.extend(lines.by_ref().take_while(|l| *l != ")").filter_map(import));
             } else if let Some(rest) = line.strip_prefix("type ") {
-                package.declare(rest, std::mem::take(&mut markers), &mut lines);
+                self.declare(rest, std::mem::take(&mut markers), &mut lines);
             } else if !line.is_empty() {
                 markers.clear();
             }
         }
-        Ok(package)
     }
 
     fn declare<'a>(&mut self, rest: &str, markers: Markers, lines: &mut impl Iterator<Item = &'a str>) {

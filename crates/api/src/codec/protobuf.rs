@@ -202,7 +202,7 @@ fn value(shape: &'static Shape, datum: Datum<'_>, depth: usize) -> Result<Value>
         Shape::Time => timestamp(datum.bytes()?, time::format)?,
         Shape::MicroTime => timestamp(datum.bytes()?, time::format_micro)?,
         Shape::Duration => Value::from(format!("{}ns", field_number(datum.bytes()?, 1)?)),
-        Shape::Raw | Shape::Fields => raw_json(datum.bytes()?)?,
+        Shape::Any | Shape::Raw | Shape::Fields => raw_json(datum.bytes()?)?,
         Shape::Struct(name) => message(schema::lookup(name).ok_or("unknown type")?, datum.bytes()?, depth + 1)?,
         Shape::List(_) | Shape::Map(_) => return Err("a list within a list".to_owned()),
     })

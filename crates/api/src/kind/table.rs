@@ -7,6 +7,8 @@ use super::{Kind, Subresource, Verb};
 const STORED: &[Verb] = &[Create, Delete, DeleteCollection, Get, List, Patch, Update, Watch];
 /// Namespaces are emptied one by one.
 const ONE_BY_ONE: &[Verb] = &[Create, Delete, Get, List, Patch, Update, Watch];
+/// Asked for by clients, and always empty: no custom kind can be defined.
+const READ: &[Verb] = &[Get, List, Watch];
 const REVIEW: &[Verb] = &[Create];
 const PART: &[Verb] = &[Get, Patch, Update];
 const STREAM: &[Verb] = &[Create, Get];
@@ -217,6 +219,22 @@ const PRIORITY_CLASS: Kind = Kind {
     ..ROW
 };
 
+/// kubectl asks for these before it says that it does not know a kind.
+const CUSTOM_RESOURCE_DEFINITION: Kind = Kind {
+    group: "apiextensions.k8s.io",
+    kind: "CustomResourceDefinition",
+    list_kind: "CustomResourceDefinitionList",
+    plural: "customresourcedefinitions",
+    singular: "customresourcedefinition",
+    short_names: &["crd", "crds"],
+    categories: &["api-extensions"],
+    scope: Cluster,
+    verbs: READ,
+    schema: "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinition",
+    storage: Some("customresourcedefinitions"),
+    ..ROW
+};
+
 /// A question that is answered at once and kept nowhere.
 const fn review(
     group: &'static str,
@@ -303,6 +321,7 @@ pub static ALL: &[Kind] = &[
     SELF_SUBJECT_ACCESS_REVIEW,
     SELF_SUBJECT_RULES_REVIEW,
     SUBJECT_ACCESS_REVIEW,
+    CUSTOM_RESOURCE_DEFINITION,
     PRIORITY_CLASS,
     LEASE,
     EVICTION,

@@ -155,6 +155,7 @@ fn scalar(text: &str) -> Shape {
         "time" => Shape::Time,
         "microtime" => Shape::MicroTime,
         "duration" => Shape::Duration,
+        "any" => Shape::Any,
         "raw" => Shape::Raw,
         "fields" => Shape::Fields,
         other => panic!("unknown shape {other}"),

@@ -104,7 +104,7 @@ impl<'a> Walk<'a> {
             },
             (Shape::List(item), Token::Array) => self.list(item),
             (Shape::Map(value), Token::Object) => self.map(value),
-            (Shape::Raw | Shape::Fields, token) => self.text.any(token),
+            (Shape::Any | Shape::Raw | Shape::Fields, token) => self.text.any(token),
             (Shape::Bool, Token::Bool(b)) => Ok(Value::Bool(b)),
             (Shape::String, Token::String) => Ok(Value::String(self.text.string()?.into_owned())),
             (Shape::Int32 | Shape::Int64 | Shape::Float64, Token::Number(literal)) => {
