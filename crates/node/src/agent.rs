@@ -112,6 +112,10 @@ impl Shared {
         entries.values().filter(is_named).min_by_key(|entry| entry.pod().deletion().is_some()).cloned()
     }
 
+    fn sandbox(&self, uid: &str) -> Option<Arc<Sandbox>> {
+        self.entries.read().unwrap_or_else(PoisonError::into_inner).get(uid)?.sandbox()
+    }
+
     fn insert(&self, uid: &str, entry: Arc<Entry>) {
         self.entries.write().unwrap_or_else(PoisonError::into_inner).insert(uid.to_owned(), entry);
     }
@@ -127,6 +131,8 @@ pub struct Agent {
     adopted: HashMap<String, Arc<Sandbox>>,
     pods: mpsc::Receiver<Change>,
     workers: JoinSet<String>,
+    /// Whose worker a task is, should it break down.
+    tasks: HashMap<tokio::task::Id, String>,
     orders: HashMap<String, watch::Sender<Order>>,
     version: String,
     block: Ipv4Net,
@@ -159,8 +165,8 @@ impl Agent {
         });
         let selector = vec![("fieldSelector".to_owned(), format!("spec.nodeName={node_name}"))];
         let (_, pods) = Cache::start(client, resource::PODS.collection(None), selector, shutdown);
-        let agent =
-            Self { shared, adopted, pods, workers: JoinSet::new(), orders: HashMap::new(), version, block, port };
+        let (workers, tasks, orders) = (JoinSet::new(), HashMap::new(), HashMap::new());
+        let agent = Self { shared, adopted, pods, workers, tasks, orders, version, block, port };
         agent.registration().register().await?;
         Ok(agent)
     }
@@ -189,18 +195,28 @@ impl Agent {
                     Some(change) => self.apply(change, &shutdown).await,
                     None => break,
                 },
-                Some(ended) = self.workers.join_next() => match ended {
-                    Ok(uid) => {
-                        self.orders.remove(&uid);
-                        self.shared.remove(&uid);
-                    }
-                    Err(error) => tracing::error!(%error, "a pod's worker broke down"),
-                },
+                Some(ended) = self.workers.join_next_with_id() => self.ended(ended),
             }
         }
         while self.workers.join_next().await.is_some() {}
         if let Err(error) = heartbeat.await {
             tracing::error!(%error, "the node's heartbeat broke down");
+        }
+    }
+
+    /// A worker has ended. One that broke down gets a successor with the next change of its pod, which finds the sandbox in its entry.
+    fn ended(&mut self, ended: Result<(tokio::task::Id, String), tokio::task::JoinError>) {
+        match ended {
+            Ok((id, uid)) => {
+                self.tasks.remove(&id);
+                self.orders.remove(&uid);
+                self.shared.remove(&uid);
+            }
+            Err(error) => {
+                let uid = self.tasks.remove(&error.id()).unwrap_or_default();
+                self.orders.remove(&uid);
+                tracing::error!(%error, uid, "a pod's worker broke down");
+            }
         }
     }
 
@@ -211,7 +227,14 @@ impl Agent {
                 Err(error) => tracing::warn!(error = error.chain(), "a pod that cannot be read"),
             },
             Change::Removed(value) => {
-                if let Some(orders) = value["metadata"]["uid"].as_str().and_then(|uid| self.orders.get(uid)) {
+                let uid = text(&value, "/metadata/uid").to_owned();
+                if !self.orders.contains_key(&uid)
+                    && self.shared.sandbox(&uid).is_some()
+                    && let Ok(pod) = Pod::new(value)
+                {
+                    self.set(pod, shutdown);
+                }
+                if let Some(orders) = self.orders.get(&uid) {
                     orders.send_modify(|order| order.is_gone = true);
                 }
             }
@@ -225,16 +248,19 @@ impl Agent {
             orders.send_modify(|order| order.pod = pod);
             return;
         }
+        let sandbox = self.adopted.remove(&uid).or_else(|| self.shared.sandbox(&uid));
         let entry = Arc::new(Entry::new(pod.clone()));
         self.shared.insert(&uid, entry.clone());
         let (orders, receiver) = watch::channel(Order { pod: pod.clone(), is_gone: false });
-        let worker = Worker::new(self.shared.clone(), entry, pod, self.adopted.remove(&uid));
+        let worker = Worker::new(self.shared.clone(), entry, pod, sandbox);
         let shutdown = shutdown.clone();
         self.orders.insert(uid.clone(), orders);
-        self.workers.spawn(async move {
+        let own = uid.clone();
+        let task = self.workers.spawn(async move {
             worker.run(receiver, shutdown).await;
-            uid
+            own
         });
+        self.tasks.insert(task.id(), uid);
     }
 
     /// Once all pods are known, a sandbox without one belongs to a pod that was deleted while no agent ran.
@@ -254,11 +280,11 @@ impl Agent {
         if let Err(error) = self.shared.addresses.collect_garbage(&keep) {
             tracing::warn!(error = error.chain(), "looking for stale links");
         }
-        self.remove_stale_files();
+        self.remove_stale_files().await;
     }
 
     /// Removes directories of pods that nobody knows any more.
-    fn remove_stale_files(&self) {
+    async fn remove_stale_files(&self) {
         let is_known = |name: &str| {
             let uid = name.rsplit('_').next().unwrap_or(name);
             self.orders.contains_key(uid)
@@ -266,7 +292,7 @@ impl Agent {
         for parent in ["pods", "logs"] {
             let entries = std::fs::read_dir(self.shared.directory.join(parent)).into_iter().flatten().flatten();
             for entry in entries.filter(|entry| !is_known(&entry.file_name().to_string_lossy())) {
-                if let Err(error) = crate::volume::remove(&entry.path()) {
+                if let Err(error) = crate::volume::remove(&entry.path()).await {
                     tracing::warn!(error = error.chain(), "removing the files of a pod that has gone");
                 }
             }

@@ -66,6 +66,19 @@ pub fn resolver(pod: &Pod, host_file: &str) -> String {
     render(resolver)
 }
 
+/// Where systemd's resolver, which listens on loopback, says whom it asks itself.
+const BEHIND_LOOPBACK: &str = "/run/systemd/resolve/resolv.conf";
+
+/// The machine's resolver configuration as pods can use it. `read` reads a file; one that is not there is empty.
+pub fn machine_resolver(read: impl Fn(&str) -> String) -> String {
+    let own = read("/etc/resolv.conf");
+    if !parse(&own, false).servers.is_empty() {
+        return own;
+    }
+    let behind = read(BEHIND_LOOPBACK);
+    if behind.is_empty() { own } else { behind }
+}
+
 /// Reads the machine's file. A server on loopback is of no use to a pod with a network of its own.
 fn parse(text: &str, keeps_loopback: bool) -> Resolver {
     let mut resolver = Resolver::default();
@@ -154,6 +167,15 @@ mod tests {
                 nameserver 1.1.1.1
             "#]],
         );
+    }
+
+    #[test]
+    fn behind_a_resolver_on_loopback_are_those_that_it_asks() {
+        let stub = "nameserver 127.0.0.53\n";
+        let read = |path: &str| if path == BEHIND_LOOPBACK { "nameserver 10.0.0.3\n" } else { stub }.to_owned();
+        assert_eq!(machine_resolver(read), "nameserver 10.0.0.3\n");
+        assert_eq!(machine_resolver(|path| if path == BEHIND_LOOPBACK { "" } else { stub }.to_owned()), stub);
+        assert_eq!(machine_resolver(|_| "nameserver 1.1.1.1\n".to_owned()), "nameserver 1.1.1.1\n");
     }
 
     #[test]

@@ -18,6 +18,7 @@ use wire::{Body, Peer, Service, body};
 use crate::agent::{Entry, Shared};
 use crate::follow::Follower;
 use crate::logs::Options;
+use crate::pod::Pod;
 use crate::spec::container_id;
 use crate::{Error, observe};
 
@@ -150,14 +151,9 @@ impl Serve {
             let has_started = found.container_id.is_some();
             u32::try_from(found.restart_count).ok().filter(|_| has_started)
         };
-        let waiting = || {
-            let message =
-                format!("container \"{container}\" in pod \"{}\" is waiting to start: ContainerCreating", pod.name());
-            refused(400, message)
-        };
         let current = current.or_else(reported);
         if !previous {
-            return current.ok_or_else(waiting);
+            return current.ok_or_else(|| refused(400, waiting(&pod, container)));
         }
         let gone = || {
             let name = pod.name();
@@ -247,6 +243,21 @@ where
         }
     });
     Ok(response)
+}
+
+/// Why a container has no log yet, as upstream's kubelet says it.
+fn waiting(pod: &Pod, container: &str) -> String {
+    let status = pod.status();
+    let mut all =
+        status.into_iter().flat_map(|s| s.container_statuses.iter().chain(&s.init_container_statuses)).flatten();
+    let state = all.find(|status| status.name == container).and_then(|status| status.state.as_ref()?.waiting.as_ref());
+    let why = match state.and_then(|waiting| waiting.reason.as_deref()) {
+        Some("ErrImagePull") => "image can't be pulled",
+        Some("ImagePullBackOff") => "trying and failing to pull image",
+        Some(reason) => reason,
+        None => "ContainerCreating",
+    };
+    format!("container \"{container}\" in pod \"{}\" is waiting to start: {why}", pod.name())
 }
 
 fn newest(sandbox: &Sandbox, container: &str) -> Option<ContainerState> {

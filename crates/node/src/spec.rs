@@ -329,10 +329,12 @@ pub fn pid_namespace(pod: &Pod) -> PidNamespace {
 /// [`Error::Failed`] naming the file.
 pub fn write_files(pod: &Pod, paths: &Paths, address: &str) -> Result<(), Error> {
     let host = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let resolver =
+        if pod.uses_host_network() { host("/etc/resolv.conf") } else { crate::files::machine_resolver(host) };
     let files = [
         ("hosts", crate::files::hosts(pod, address, &host("/etc/hosts"))),
         ("hostname", format!("{}\n", pod.hostname())),
-        ("resolv.conf", crate::files::resolver(pod, &host("/etc/resolv.conf"))),
+        ("resolv.conf", crate::files::resolver(pod, &resolver)),
     ];
     for directory in [&paths.directory.join("termination"), &paths.logs] {
         std::fs::create_dir_all(directory).map_err(|e| Error::failed(format!("making {}", directory.display()), e))?;

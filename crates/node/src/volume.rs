@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::Permissions;
 use std::io;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use api::quantity::Quantity;
@@ -41,32 +41,53 @@ fn failed_mount(volume: &str, why: impl std::fmt::Display) -> Error {
 }
 
 fn empty_dir(path: &Path, volume: &core::EmptyDirVolumeSource, group: Option<i64>) -> Result<PathBuf, Error> {
-    if path.is_dir() {
-        return Ok(path.to_owned());
-    }
-    let failed = |e: io::Error| Error::failed(format!("making the volume {}", path.display()), e);
-    std::fs::create_dir_all(path).map_err(failed)?;
-    if volume.medium.as_deref() == Some("Memory") {
-        mount_memory(path, volume).map_err(failed)?;
-    }
-    // Everyone may write: containers of a pod run as different users. With a group of the pod's own, files made inside get that group.
-    let mode = if group.is_some() { 0o2777 } else { 0o777 };
-    if let Some(group) = group {
-        let group = u32::try_from(group).ok();
-        std::os::unix::fs::chown(path, None, group).map_err(failed)?;
-    }
-    std::fs::set_permissions(path, Permissions::from_mode(mode)).map_err(failed)?;
+    let group = group.and_then(|group| u32::try_from(group).ok());
+    let made = match volume.medium.as_deref() {
+        Some("Memory") => in_memory(path, volume, group),
+        _ => on_disk(path, group),
+    };
+    made.map_err(|e| Error::failed(format!("making the volume {}", path.display()), e))?;
     Ok(path.to_owned())
 }
 
-fn mount_memory(path: &Path, volume: &core::EmptyDirVolumeSource) -> io::Result<()> {
+/// Everyone may write: containers of a pod run as different users. With a group of the pod's own, files made inside get that group.
+fn mode(group: Option<u32>) -> u32 {
+    if group.is_some() { 0o2777 } else { 0o777 }
+}
+
+/// Made under another name first, so that one whose making was interrupted is not taken for whole.
+fn on_disk(path: &Path, group: Option<u32>) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let fresh = path.with_extension("new");
+    std::fs::create_dir_all(&fresh)?;
+    std::os::unix::fs::chown(&fresh, None, group)?;
+    std::fs::set_permissions(&fresh, Permissions::from_mode(mode(group)))?;
+    std::fs::rename(fresh, path)
+}
+
+/// The directory may be there without its mount: the machine has booted since.
+fn in_memory(path: &Path, volume: &core::EmptyDirVolumeSource, group: Option<u32>) -> io::Result<()> {
+    std::fs::create_dir_all(path)?;
+    if is_mount(path)? {
+        return Ok(());
+    }
+    let mut options = format!("mode={:o}", mode(group));
+    if let Some(group) = group {
+        options.push_str(&format!(",gid={group}"));
+    }
     let limit = volume.size_limit.as_ref().and_then(|text| Quantity::parse(&text.0).ok()).map(crate::resources::bytes);
-    let options = match limit {
-        Some(bytes) if bytes > 0 => format!("size={bytes},mode=0777"),
-        _ => "mode=0777".to_owned(),
-    };
+    if let Some(bytes) = limit.filter(|bytes| *bytes > 0) {
+        options.push_str(&format!(",size={bytes}"));
+    }
     let options = std::ffi::CString::new(options)?;
     Ok(rustix::mount::mount("tmpfs", path, "tmpfs", MountFlags::empty(), options.as_c_str())?)
+}
+
+fn is_mount(path: &Path) -> io::Result<bool> {
+    let device = |path: &Path| Ok::<_, io::Error>(path.metadata()?.dev());
+    Ok(device(path)? != device(path.parent().unwrap_or(path))?)
 }
 
 fn host_path(volume: &core::HostPathVolumeSource) -> Result<PathBuf, Error> {
@@ -98,7 +119,14 @@ fn host_path(volume: &core::HostPathVolumeSource) -> Result<PathBuf, Error> {
 ///
 /// # Errors
 /// [`Error::Failed`] naming what could not be removed.
-pub fn remove(directory: &Path) -> Result<(), Error> {
+pub async fn remove(directory: &Path) -> Result<(), Error> {
+    let own = directory.to_owned();
+    // A volume may hold a million files: others must not wait for that.
+    let removed = tokio::task::spawn_blocking(move || remove_now(&own)).await;
+    removed.map_err(|e| Error::failed(format!("removing {}", directory.display()), e))?
+}
+
+fn remove_now(directory: &Path) -> Result<(), Error> {
     let volumes = directory.join("volumes");
     for entry in std::fs::read_dir(&volumes).into_iter().flatten().flatten() {
         // Most volumes are no mounts, which is what the error says then.
@@ -112,5 +140,31 @@ pub fn remove(directory: &Path) -> Result<(), Error> {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(Error::failed(format!("removing {}", directory.display()), error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_volume_on_disk_is_made_once_and_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("volumes/data");
+        // What an interrupted making leaves.
+        std::fs::create_dir_all(path.with_extension("new")).unwrap();
+        let volume = core::EmptyDirVolumeSource::default();
+        empty_dir(&path, &volume, None).unwrap();
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o7777, 0o777);
+        std::fs::set_permissions(&path, Permissions::from_mode(0o700)).unwrap();
+        empty_dir(&path, &volume, None).unwrap();
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o7777, 0o700, "what a container did to it stays");
+    }
+
+    #[test]
+    fn a_directory_is_no_mount_and_proc_is_one() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(!is_mount(directory.path()).unwrap());
+        assert!(is_mount(Path::new("/proc")).unwrap());
     }
 }

@@ -75,6 +75,12 @@ struct Stop {
     is_killed: bool,
 }
 
+/// What a worker listens to, whatever it is doing.
+pub(crate) struct Inbox {
+    orders: watch::Receiver<Order>,
+    shutdown: watch::Receiver<bool>,
+}
+
 /// What a wait ended with.
 enum Woken {
     Work,
@@ -113,12 +119,13 @@ impl Worker {
     }
 
     /// Works until the pod has gone, or until the shutdown: then the pod runs on without this agent.
-    pub async fn run(mut self, mut orders: watch::Receiver<Order>, mut shutdown: watch::Receiver<bool>) {
+    pub async fn run(mut self, orders: watch::Receiver<Order>, shutdown: watch::Receiver<bool>) {
+        let mut inbox = Inbox { orders, shutdown };
         self.adopt();
-        loop {
+        while !*inbox.shutdown.borrow() {
             // Whatever changes from here on wakes the wait below.
             let changes = self.sandbox.as_ref().map(|sandbox| sandbox.changes());
-            self.take_order(&mut orders);
+            self.take_order(&mut inbox.orders);
             if self.is_torn_down && (self.is_gone || self.pod.deletion().is_some()) && self.leave().await {
                 return;
             }
@@ -126,13 +133,13 @@ impl Worker {
             tracing::debug!(pod = self.pod.label(), ?step, "next");
             let until = match step {
                 Step::Wait(until) => until,
-                step => match self.carry_out(step, &mut orders).await {
+                step => match self.carry_out(step, &mut inbox).await {
                     Some(until) => Some(until),
                     None => continue,
                 },
             };
             let until = if self.try_report().await { until } else { Some(later(SANDBOX_RETRY)) };
-            if let Woken::Shutdown = self.wait(until, changes, &mut orders, &mut shutdown).await {
+            if let Woken::Shutdown = self.wait(until, changes, &mut inbox).await {
                 return;
             }
         }
@@ -243,16 +250,15 @@ impl Worker {
         &mut self,
         until: Option<Timestamp>,
         changes: Option<watch::Receiver<u64>>,
-        orders: &mut watch::Receiver<Order>,
-        shutdown: &mut watch::Receiver<bool>,
+        inbox: &mut Inbox,
     ) -> Woken {
         let renewed = self.renew().await;
         let until = earliest(until, renewed).map(instant);
         tokio::select! {
-            changed = orders.changed() => if changed.is_err() { return Woken::Shutdown },
+            changed = inbox.orders.changed() => if changed.is_err() { return Woken::Shutdown },
             () = changed(changes) => {}
-            () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => {}
-            () = wire::listen::stopped(shutdown) => return Woken::Shutdown,
+            () = at(until) => {}
+            () = wire::listen::stopped(&mut inbox.shutdown) => return Woken::Shutdown,
         }
         Woken::Work
     }
@@ -279,6 +285,14 @@ async fn changed(changes: Option<watch::Receiver<u64>>) {
         return;
     }
     std::future::pending().await
+}
+
+/// Waits until a moment; without one, for ever.
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
 }
 
 fn newest<'a>(states: &'a [(ContainerState, bool)], name: &str) -> Option<&'a (ContainerState, bool)> {

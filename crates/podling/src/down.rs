@@ -59,7 +59,7 @@ async fn end(place: &Place, facts: &Facts) -> anyhow::Result<()> {
     let mut failures: Vec<anyhow::Error> = ended.into_iter().filter_map(Result::err).collect();
     failures.extend(facts.network()?.remove().err().map(anyhow::Error::from));
     failures.extend(host.remove().err().map(anyhow::Error::from));
-    failures.extend(unmount_volumes(&place.file("node/pods")).err());
+    failures.extend(unmount_volumes(&place.file("node/pods")).await.err());
     failures.extend(remove_directory(&facts.run_directory()).err());
     match failures.into_iter().next() {
         Some(first) => Err(first.context("taking the cluster's traces off the machine")),
@@ -97,9 +97,9 @@ async fn end_sandbox(sandbox: &Arc<runtime::Sandbox>) -> anyhow::Result<()> {
 }
 
 /// Unmounts what pods had in memory.
-fn unmount_volumes(pods: &Path) -> anyhow::Result<()> {
+async fn unmount_volumes(pods: &Path) -> anyhow::Result<()> {
     for pod in std::fs::read_dir(pods).into_iter().flatten().flatten() {
-        node::volume::remove(&pod.path()).with_context(|| format!("removing {}", pod.path().display()))?;
+        node::volume::remove(&pod.path()).await.with_context(|| format!("removing {}", pod.path().display()))?;
     }
     Ok(())
 }

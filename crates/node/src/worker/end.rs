@@ -111,13 +111,10 @@ impl Worker {
         if let Some(sandbox) = self.sandbox.clone() {
             // What the containers said last lies in the directory that goes now.
             drop(self.view());
-            sandbox.remove().await?;
+            self.remove_sandbox(&sandbox).await?;
             tracing::debug!(pod = self.pod.label(), "sandbox removed");
-            self.remember(&sandbox);
-            self.sandbox = None;
-            self.entry.set_sandbox(None);
         }
-        volume::remove(&self.paths.directory)?;
+        volume::remove(&self.paths.directory).await?;
         if let Some(address) = self.address {
             self.shared.addresses.release(address);
         }
@@ -139,7 +136,7 @@ impl Worker {
                 }
             }
         }
-        if let Err(error) = volume::remove(&self.paths.logs) {
+        if let Err(error) = volume::remove(&self.paths.logs).await {
             tracing::warn!(error = error.chain(), "removing the logs of a pod");
         }
         self.shared.images.forget_pod(self.pod.uid());

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
-use runtime::{Network, Phase, Sandbox, SandboxSpec, StartFailure};
-use tokio::sync::watch;
+use runtime::{ContainerState, Network, Phase, Sandbox, SandboxSpec, StartFailure};
 
-use super::{CONFIG_RETRY, Failure, Order, SANDBOX_RETRY, Trouble, Worker, later};
+use super::{CONFIG_RETRY, Failure, Inbox, SANDBOX_RETRY, Trouble, Worker, at, instant, later};
 use crate::env::{self, Surroundings};
 use crate::events::Severity;
 use crate::images::{Refusal, field};
@@ -18,14 +17,14 @@ use crate::{Error, observe, resources, volume};
 
 impl Worker {
     /// Takes a step. `Some` is a moment to wait for before the next look; `None` looks again at once.
-    pub(super) async fn carry_out(&mut self, step: Step, orders: &mut watch::Receiver<Order>) -> Option<Timestamp> {
+    pub(super) async fn carry_out(&mut self, step: Step, inbox: &mut Inbox) -> Option<Timestamp> {
         match step {
             Step::MakeSandbox => match self.sandbox_retry.filter(|retry| *retry > Timestamp::now()) {
                 Some(retry) => Some(retry),
                 None => self.make_sandbox().await,
             },
             Step::Start { name, attempt } => {
-                self.start(&name, attempt, orders).await;
+                self.start(&name, attempt, inbox).await;
                 None
             }
             Step::Stop => self.stop().await,
@@ -58,17 +57,22 @@ impl Worker {
     pub(super) async fn try_sandbox(&mut self) -> Result<(), Error> {
         self.bury_sandbox().await?;
         self.prepare_volumes()?;
+        let raised = self.raise_sandbox().await;
+        if raised.is_err() {
+            self.release_address();
+        }
+        raised
+    }
+
+    async fn raise_sandbox(&mut self) -> Result<(), Error> {
         let (network, address) = self.network()?;
         spec::write_files(&self.pod, &self.paths, &address)?;
-        let sandbox = match self.shared.runtime.create_sandbox(self.sandbox_spec(network)).await {
-            Ok(sandbox) => sandbox,
-            Err(error) => {
-                self.release_address();
-                return Err(error.into());
-            }
-        };
-        if let Some(address) = self.address {
-            self.shared.addresses.open_ports(&self.pod, address)?;
+        let sandbox = self.shared.runtime.create_sandbox(self.sandbox_spec(network)).await?;
+        if let Some(address) = self.address
+            && let Err(error) = self.shared.addresses.open_ports(&self.pod, address)
+        {
+            sandbox.remove().await?;
+            return Err(error);
         }
         self.entry.set_sandbox(Some(sandbox.clone()));
         self.sandbox = Some(sandbox);
@@ -77,7 +81,7 @@ impl Worker {
 
     /// Takes a dead sandbox away; what its containers did is remembered.
     pub(super) async fn bury_sandbox(&mut self) -> Result<(), Error> {
-        let Some(sandbox) = self.sandbox.take() else { return Ok(()) };
+        let Some(sandbox) = self.sandbox.clone() else { return Ok(()) };
         self.shared.recorder.pod(
             &self.pod,
             None,
@@ -85,16 +89,24 @@ impl Worker {
             "SandboxChanged",
             "Pod sandbox changed, it will be killed and re-created.",
         );
-        self.remember(&sandbox);
-        self.entry.set_sandbox(None);
-        sandbox.remove().await?;
+        self.remove_sandbox(&sandbox).await?;
         self.release_address();
         Ok(())
     }
 
+    /// Takes a sandbox away; what is known of its containers stays known.
+    pub(super) async fn remove_sandbox(&mut self, sandbox: &Sandbox) -> Result<(), Error> {
+        let states = sandbox.containers();
+        sandbox.remove().await?;
+        self.remember(states);
+        self.sandbox = None;
+        self.entry.set_sandbox(None);
+        Ok(())
+    }
+
     /// Keeps the two newest containers of each name.
-    pub(super) fn remember(&mut self, sandbox: &Sandbox) {
-        self.former.extend(sandbox.containers().into_iter().map(|mut state| {
+    fn remember(&mut self, states: Vec<ContainerState>) {
+        self.former.extend(states.into_iter().map(|mut state| {
             state.phase = Phase::Exited;
             state
         }));
@@ -153,9 +165,9 @@ impl Worker {
         }
     }
 
-    pub(super) async fn start(&mut self, name: &str, attempt: u32, orders: &mut watch::Receiver<Order>) {
+    pub(super) async fn start(&mut self, name: &str, attempt: u32, inbox: &mut Inbox) {
         let Some(container) = self.pod.container(name).cloned() else { return };
-        let result = self.try_start(&container, attempt, orders).await;
+        let result = self.try_start(&container, attempt, inbox).await;
         let tell = |severity, reason, message: &str| {
             self.shared.recorder.pod(&self.pod, Some(field(&self.pod, &container)), severity, reason, message);
         };
@@ -209,10 +221,10 @@ impl Worker {
         &mut self,
         container: &core::Container,
         attempt: u32,
-        orders: &mut watch::Receiver<Order>,
+        inbox: &mut Inbox,
     ) -> Result<(), Failure> {
         let sandbox = self.sandbox.clone().ok_or(Failure::Interrupted)?;
-        let image = self.image(container, orders).await?;
+        let image = self.image(container, inbox).await?;
         let around = self.surroundings();
         let environment = env::collect(&self.shared.client, &self.pod, container, &around).await?;
         let context = Context {
@@ -238,11 +250,11 @@ impl Worker {
         }
     }
 
-    /// The image; a deletion or a change of the pod interrupts the wait for it.
+    /// The image; a deletion of the pod, its deadline and the shutdown interrupt the wait for it.
     pub(super) async fn image(
         &mut self,
         container: &core::Container,
-        orders: &mut watch::Receiver<Order>,
+        inbox: &mut Inbox,
     ) -> Result<runtime::image::Image, Failure> {
         if let Some(image) = self.shared.images.present(&self.pod, container).map_err(Failure::Image)? {
             return Ok(image);
@@ -251,13 +263,16 @@ impl Worker {
         let mut pull = tokio::spawn(async move { shared.images.pull(&pod, &pulled).await });
         // A pull may take long: what is known so far is told before it.
         self.try_report().await;
+        let deadline = self.pod.active_deadline(self.started).map(instant);
         loop {
             tokio::select! {
                 done = &mut pull => {
                     return done.map_err(|_| Failure::Interrupted)?.map_err(Failure::Image);
                 }
-                changed = orders.changed() => {
-                    let order = orders.borrow().clone();
+                () = at(deadline) => return Err(Failure::Interrupted),
+                () = wire::listen::stopped(&mut inbox.shutdown) => return Err(Failure::Interrupted),
+                changed = inbox.orders.changed() => {
+                    let order = inbox.orders.borrow().clone();
                     if changed.is_err() || order.is_gone || order.pod.deletion().is_some() {
                         return Err(Failure::Interrupted);
                     }
