@@ -1,6 +1,8 @@
 //! One cluster's place on this machine: its directory, and the facts that outlive a run.
 
+use std::fs::{File, TryLockError};
 use std::io::ErrorKind::{DirectoryNotEmpty, NotADirectory, NotFound, ResourceBusy};
+use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -27,11 +29,14 @@ const ENTRIES: [&str; 11] = [
     "store",
 ];
 
+/// Names the process that runs the cluster, which holds a lock on it.
+const PID: &str = "podling.pid";
+
 /// How the commands that act on the machine find their cluster.
 #[derive(clap::Args, Debug, Clone)]
 pub(crate) struct Place {
     /// Directory of the cluster's state
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/podling", value_parser = absolute)]
+    #[arg(long, global = true, value_name = "DIR", default_value = "/var/lib/podling", value_parser = absolute)]
     pub(crate) data_dir: PathBuf,
 }
 
@@ -153,11 +158,33 @@ impl Place {
         Ok(wire::authority::write_private(&self.file("cluster.json"), &bytes)?)
     }
 
-    /// The process that runs the cluster, if one does.
+    /// Says that this process runs the cluster, for as long as it lives and keeps the answer.
+    pub(crate) fn occupy(&self) -> anyhow::Result<File> {
+        let path = self.file(PID);
+        wire::authority::write_private(&path, format!("{}\n", std::process::id()).as_bytes())?;
+        let doing = || format!("locking {}", path.display());
+        let file = File::open(&path).with_context(doing)?;
+        file.lock().with_context(doing)?;
+        Ok(file)
+    }
+
+    /// Says that no process runs the cluster any more.
+    pub(crate) fn leave(&self, lock: File) {
+        // One that is left lying says nothing: nobody holds its lock.
+        drop(std::fs::remove_file(self.file(PID)));
+        drop(lock);
+    }
+
+    /// The process that runs the cluster, if one does. The lock tells: the number may have become another process's.
     pub(crate) fn process(&self) -> Option<i32> {
-        let pid = std::fs::read_to_string(self.file("podling.pid")).ok()?.trim().parse::<i32>().ok()?;
-        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
-        (name.trim() == "podling").then_some(pid)
+        let mut file = File::open(self.file(PID)).ok()?;
+        match file.try_lock_shared() {
+            Err(TryLockError::WouldBlock) => {}
+            Ok(()) | Err(TryLockError::Error(_)) => return None,
+        }
+        let mut text = String::new();
+        file.read_to_string(&mut text).ok()?;
+        text.trim().parse().ok()
     }
 }
 
@@ -286,5 +313,19 @@ mod tests {
         place.remove().expect("it can be removed");
         let left: Vec<_> = std::fs::read_dir(directory.path()).expect("dir").flatten().map(|e| e.file_name()).collect();
         assert_eq!(left, ["theirs"]);
+    }
+
+    #[test]
+    fn only_a_process_that_holds_the_lock_runs_the_cluster() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = Place { data_dir: directory.path().to_owned() };
+        assert_eq!(place.process(), None);
+        let lock = place.occupy().unwrap();
+        let own = i32::try_from(std::process::id()).unwrap();
+        assert_eq!(place.process(), Some(own));
+        drop(lock);
+        assert_eq!(place.process(), None, "a number that a dead process left");
+        place.leave(place.occupy().unwrap());
+        assert!(!place.file(PID).exists());
     }
 }

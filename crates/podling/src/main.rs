@@ -58,7 +58,7 @@ fn main() -> ExitCode {
     if std::env::args_os().next().is_some_and(|name| name.to_string_lossy().ends_with("/kubia")) {
         return finish(kubia::run(std::env::args_os().skip(1)).map(|()| ExitCode::SUCCESS));
     }
-    let arguments = match Arguments::try_parse() {
+    let arguments = match Arguments::try_parse_from(cli::verb_first(std::env::args_os())) {
         Ok(arguments) => arguments,
         // As kubectl does: a mistake on the command line is an error like any other.
         Err(error) => {

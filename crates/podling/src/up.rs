@@ -80,6 +80,7 @@ async fn serve(options: Options, begun: Instant) -> anyhow::Result<()> {
     let place = options.place.clone();
     place.make()?;
     let store = open_store(&place).await?;
+    let lock = place.occupy()?;
     let mut facts = facts(&place, &options)?;
     // Before anything that can fail: whatever is made from here on can be purged.
     if place.facts()?.is_none() {
@@ -117,7 +118,6 @@ async fn serve(options: Options, begun: Instant) -> anyhow::Result<()> {
     door.open(&facts.node_name, agent.service());
     let running = tokio::spawn(agent.run(shutdown));
     enter(&place, &options, &authority, &mut facts)?;
-    write_private(&place.file("podling.pid"), format!("{}\n", std::process::id()).as_bytes())?;
     let (name, listen) = (&facts.node_name, facts.listen);
     println!("node {name} is Ready after {} ms; the API is at https://{listen}", begun.elapsed().as_millis());
     signals::ended().await?;
@@ -125,7 +125,7 @@ async fn serve(options: Options, begun: Instant) -> anyhow::Result<()> {
     for task in [running, controllers, listening] {
         task.await.context("ending")?;
     }
-    drop(std::fs::remove_file(place.file("podling.pid")));
+    place.leave(lock);
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use api::codec::json::{self, Decoded, Policy};
 use api::codec::{protobuf, yaml};
-use api::field::{FieldError, Path};
+use api::field::{FieldError, Path, quote};
 use api::kind::{self, Kind};
 use api::patch::{self, Form};
 use api::schema;
@@ -88,7 +88,16 @@ pub(crate) async fn loose(
 
 /// Reads the options of a deletion; no body means none.
 pub(crate) async fn delete_options(call: &mut Call) -> Result<Value, Status> {
-    Ok(read_type(call, DELETE_OPTIONS, Policy::Ignore).await?.0)
+    let options = read_type(call, DELETE_OPTIONS, Policy::Ignore).await?.0;
+    // Whoever sends an object instead of options meant something else than a deletion.
+    match options.get("kind").and_then(Value::as_str) {
+        None | Some("" | "DeleteOptions") => Ok(options),
+        Some(other) => Err(Status::bad_request(format!(
+            "no kind {} is registered for version {} in scheme \"pkg/runtime/scheme.go:111\"",
+            quote(other),
+            quote(options.get("apiVersion").and_then(Value::as_str).unwrap_or_default())
+        ))),
+    }
 }
 
 /// A patch that has been read.

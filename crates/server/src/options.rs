@@ -38,13 +38,26 @@ pub(crate) fn unknown(query: &Query, kind: &str) -> Result<Policy, Status> {
     })
 }
 
-fn number(query: &Query, name: &str) -> Result<Option<u64>, Status> {
+fn signed(query: &Query, name: &str) -> Result<Option<i64>, Status> {
     let Some(text) = query.non_empty(name) else { return Ok(None) };
     let parsed = text.parse::<i64>().map_err(|_| {
         let shown = api::field::quote(text);
         Status::bad_request(format!("strconv.ParseInt: parsing {shown}: invalid syntax"))
     })?;
-    Ok(Some(u64::try_from(parsed).unwrap_or(0)))
+    Ok(Some(parsed))
+}
+
+fn number(query: &Query, name: &str) -> Result<Option<u64>, Status> {
+    Ok(signed(query, name)?.map(|number| u64::try_from(number).unwrap_or(0)))
+}
+
+/// Only server-side apply, which is not here yet, can be forced.
+pub(crate) fn not_forced(query: &Query) -> Result<(), Status> {
+    if query.first("force").is_none() {
+        return Ok(());
+    }
+    let detail = "may not be specified for non-apply patch";
+    Err(invalid("PatchOptions", &[FieldError::forbidden(&Path::new("force"), detail)]))
 }
 
 fn revision(query: &Query) -> Result<Option<u64>, Status> {
@@ -152,14 +165,19 @@ pub(crate) fn delete(query: &Query, body: &Value) -> Result<DeleteOptions, Statu
     let policies = [text(body, "propagationPolicy"), query.first("propagationPolicy").unwrap_or_default()];
     let policy = policies.into_iter().find(|policy| !policy.is_empty()).unwrap_or_default();
     let known = ["Background", "Foreground", "Orphan"];
+    let path = Path::new("propagationPolicy");
     if !policy.is_empty() && !known.contains(&policy) {
-        let path = Path::new("propagationPolicy");
         let words = ["Foreground", "Background", "Orphan", "nil"];
         return Err(invalid("DeleteOptions", &[FieldError::not_supported(&path, policy, &words)]));
     }
+    let orphans = at(body, &["orphanDependents"]).is_some() || query.non_empty("orphanDependents").is_some();
+    if orphans && !policy.is_empty() {
+        let detail = "orphanDependents and deletionPropagation cannot be both set";
+        return Err(invalid("DeleteOptions", &[FieldError::invalid(&path, policy, detail)]));
+    }
     let grace = match body.get("gracePeriodSeconds").and_then(Value::as_i64) {
         Some(grace) => Some(grace),
-        None => query.non_empty("gracePeriodSeconds").and_then(|text| text.parse().ok()),
+        None => signed(query, "gracePeriodSeconds")?,
     };
     let precondition = |name| text_at(body, &["preconditions", name]).to_owned();
     let preconditions = at(body, &["preconditions"]).is_some();

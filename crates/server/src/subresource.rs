@@ -59,7 +59,7 @@ pub(crate) async fn bind(registry: &Registry, mut call: Call, target: &Target) -
     let kind = kind::by_kind("", "v1", "Binding").ok_or_else(Status::unknown_path)?;
     let (binding, _) = body::read(&mut call, kind, unknown).await?;
     let said = text_at(&binding, &["metadata", "name"]);
-    if !said.is_empty() && said != target.name {
+    if said != target.name {
         return Err(Status::bad_request("name in URL does not match name in Binding object"));
     }
     let node = text(&binding["target"], "name").to_owned();

@@ -208,6 +208,7 @@ pub(crate) async fn patch(
 ) -> Result<Response<Body>, Status> {
     let form = call.form(true)?;
     let resource = target.resource;
+    options::not_forced(&call.query)?;
     let dry_run = options::dry_run(&call.query, "PatchOptions")?;
     let unknown = options::unknown(&call.query, "PatchOptions")?;
     let patch = Patch::read(&mut call).await?;

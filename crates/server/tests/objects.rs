@@ -154,7 +154,7 @@ async fn lists_select_and_page() {
             .get(&format!("{PODS}?continue=x"))
             .await
             .refusal()
-            .starts_with("400 BadRequest continue key is not valid")
+            .starts_with("400 BadRequest invalid continue token: continue key is not valid")
     );
     let refusal = bench.get(&format!("{PODS}?resourceVersionMatch=Exact")).await.refusal();
     assert!(refusal.ends_with("resourceVersionMatch is forbidden unless resourceVersion is provided"), "{refusal}");
@@ -165,6 +165,22 @@ async fn lists_select_and_page() {
             .refusal()
             .starts_with("504 Timeout Timeout: Too large resource version: 99999")
     );
+}
+
+#[tokio::test]
+async fn a_deletion_that_says_nonsense_deletes_nothing() {
+    let bench = Bench::ready().await;
+    let (path, one) = ("/api/v1/namespaces/default/configmaps", "/api/v1/namespaces/default/configmaps/a");
+    bench.post(path, &json!({"metadata": {"name": "a"}})).await.ok();
+    let refusal = bench.delete(&format!("{one}?gracePeriodSeconds=abc")).await.refusal();
+    assert_eq!(refusal, r#"400 BadRequest strconv.ParseInt: parsing "abc": invalid syntax"#);
+    let other = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}});
+    let refusal = bench.ask("DELETE", one).body(&other).send().await.refusal();
+    assert!(refusal.starts_with(r#"400 BadRequest no kind "Pod" is registered for version "v1""#), "{refusal}");
+    let both = json!({"orphanDependents": true, "propagationPolicy": "Orphan"});
+    let refusal = bench.ask("DELETE", one).body(&both).send().await.refusal();
+    assert!(refusal.ends_with("orphanDependents and deletionPropagation cannot be both set"), "{refusal}");
+    bench.get(one).await.ok();
 }
 
 #[tokio::test]

@@ -28,7 +28,9 @@ impl Token {
     }
 
     pub(super) fn read(text: &str) -> Result<Self, Status> {
-        let invalid = |why: &dyn std::fmt::Display| Status::bad_request(format!("continue key is not valid: {why}"));
+        let invalid = |why: &dyn std::fmt::Display| {
+            Status::bad_request(format!("invalid continue token: continue key is not valid: {why}"))
+        };
         let bytes = URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|error| invalid(&error))?;
         let token: Self = serde_json::from_slice(&bytes).map_err(|error| invalid(&error))?;
         if token.after.starts_with('/') || token.after.split('/').any(|part| part == "..") {
@@ -66,7 +68,11 @@ mod tests {
         assert!(token.is_expired(302) && !token.is_expired(301));
         for bad in ["!", "e30", "AAAA"] {
             let status = Token::read(bad).expect_err("garbage");
-            assert!(status.message.starts_with("continue key is not valid: "), "{}", status.message);
+            assert!(
+                status.message.starts_with("invalid continue token: continue key is not valid: "),
+                "{}",
+                status.message
+            );
         }
     }
 }

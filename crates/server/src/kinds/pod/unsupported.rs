@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use crate::tree::{items, present};
+use crate::tree::{is_set, items, present, text};
 
 /// Fields of the spec.
 const SPEC: [&str; 10] = [
@@ -41,12 +41,16 @@ pub(super) fn warnings(pod: &Value) -> Vec<String> {
     let mut found = Vec::new();
     let spec = &pod["spec"];
     // Admission gives every pod the default policy, and the default is what podling does.
-    let said = |name: &&str| present(spec, name).is_some_and(|value| value != "PreemptLowerPriority");
+    let said = |name: &&str| present(spec, name).is_some_and(|value| value != "PreemptLowerPriority" && value != false);
     found.extend(SPEC.iter().filter(|name| said(name)).map(|name| format!("spec.{name}")));
     if spec.get("hostUsers").is_some_and(|value| value == false) {
         found.push("spec.hostUsers".to_owned());
     }
+    if is_set(spec, "automountServiceAccountToken") {
+        found.push("spec.automountServiceAccountToken".to_owned());
+    }
     for (number, volume) in items(spec, "volumes").iter().enumerate() {
+        found.extend(empty_dir(&volume["emptyDir"]).map(|name| format!("spec.volumes[{number}].emptyDir.{name}")));
         let sources = volume.as_object().into_iter().flatten().map(|(name, _)| name.as_str());
         let sources = sources.filter(|name| !["name", "emptyDir", "hostPath"].contains(name));
         found.extend(sources.map(|name| format!("spec.volumes[{number}].{name}")));
@@ -60,8 +64,19 @@ pub(super) fn warnings(pod: &Value) -> Vec<String> {
     found.into_iter().map(|field| format!("{field}: podling stores this field but does not act on it yet")).collect()
 }
 
+/// On disk nothing watches how much a volume takes, and huge pages are not mounted.
+fn empty_dir(volume: &Value) -> Option<&'static str> {
+    match text(volume, "medium") {
+        "Memory" => None,
+        "" => present(volume, "sizeLimit").map(|_| "sizeLimit"),
+        _ => Some("medium"),
+    }
+}
+
 fn container(found: &mut Vec<String>, item: &Value, path: &str) {
     push_fields(found, item, path, &CONTAINER);
+    push_fields(found, &item["resources"], &format!("{path}.resources"), &["claims"]);
+    push_fields(found, &item["resources"]["limits"], &format!("{path}.resources.limits"), &["ephemeral-storage"]);
     push_fields(found, &item["securityContext"], &format!("{path}.securityContext"), &SECURITY);
     for (number, mount) in items(item, "volumeMounts").iter().enumerate() {
         push_fields(found, mount, &format!("{path}.volumeMounts[{number}]"), &MOUNT);
@@ -74,4 +89,26 @@ fn container(found: &mut Vec<String>, item: &Value, path: &str) {
 fn push_fields(found: &mut Vec<String>, object: &Value, path: &str, names: &[&str]) {
     let said = names.iter().filter(|name| present(object, name).is_some_and(|value| value != "" && value != "None"));
     found.extend(said.map(|name| format!("{path}.{name}")));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_is_not_done_is_named_and_what_is_done_is_not() {
+        let named = |spec: Value| {
+            let all = warnings(&json!({"spec": spec}));
+            all.into_iter().map(|line| line.split(": ").next().unwrap_or_default().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(named(json!({"setHostnameAsFQDN": false, "automountServiceAccountToken": false})), [""; 0]);
+        assert_eq!(named(json!({"setHostnameAsFQDN": true})), ["spec.setHostnameAsFQDN"]);
+        let volumes = json!([{"emptyDir": {"sizeLimit": "1Mi"}}, {"emptyDir": {"sizeLimit": "1Mi", "medium": "Memory"}},
+            {"emptyDir": {"medium": "HugePages"}}, {"emptyDir": {}}]);
+        let expected = ["spec.volumes[0].emptyDir.sizeLimit", "spec.volumes[2].emptyDir.medium"];
+        assert_eq!(named(json!({"volumes": volumes})), expected);
+        let limits = json!({"resources": {"limits": {"cpu": "1", "ephemeral-storage": "1Gi"}}});
+        assert_eq!(named(json!({"containers": [limits]})), ["spec.containers[0].resources.limits.ephemeral-storage"]);
+    }
 }
