@@ -55,6 +55,9 @@ pub struct Options {
     output: Option<String>,
 }
 
+const AT_ONCE: &str = "Warning: Immediate deletion does not wait for confirmation that the running resource has been terminated. \
+    The resource may continue to run on the cluster indefinitely.";
+
 /// One object to delete.
 struct Victim {
     kind: &'static Kind,
@@ -64,30 +67,14 @@ struct Victim {
 
 /// Deletes objects.
 pub(crate) async fn run(mut options: Options) -> Result<(), Failure> {
-    if options.now && options.grace_period != -1 {
-        return Err(Failure::text("--now and --grace-period cannot be specified together"));
-    }
-    if options.now {
-        options.grace_period = 1;
-    } else if options.grace_period == 0 && !options.force {
-        // Zero would forget running containers: that needs --force.
-        options.grace_period = 1;
-    } else if options.force && options.grace_period < 0 {
-        options.grace_period = 0;
-    }
-    if options.selection.all && !options.selection.selectors.selector.is_empty() {
-        return Err(Failure::text("setting 'all' parameter but found a non empty selector. "));
-    }
+    options.settle()?;
     let session = options.connection.open()?;
     let (victims, mut failures) = options.victims(&session).await?;
     if victims.is_empty() && failures.is_empty() {
         print::line("No resources found");
     }
     if options.force && options.grace_period == 0 && !victims.is_empty() {
-        print::complain(
-            "Warning: Immediate deletion does not wait for confirmation that the running resource has been terminated. \
-             The resource may continue to run on the cluster indefinitely.",
-        );
+        print::complain(AT_ONCE);
     }
     let mut dying = Vec::new();
     for victim in victims {
@@ -98,24 +85,48 @@ pub(crate) async fn run(mut options: Options) -> Result<(), Failure> {
         }
     }
     if options.wait && options.dry_run == DryRun::None {
-        let all = async {
-            for (victim, uid) in &dying {
-                gone(&session, victim.kind, &victim.namespace, &victim.name, uid).await?;
-            }
-            Ok::<(), Failure>(())
-        };
-        match options.timeout {
-            Duration::ZERO => all.await?,
-            limit => tokio::time::timeout(limit, all).await.map_err(|_| {
-                let (victim, _) = &dying[0];
-                Failure::text(format!("timed out waiting for the condition on {}/{}", victim.kind.plural, victim.name))
-            })??,
-        }
+        options.attend(&session, &dying).await?;
     }
     Failure::of(failures)
 }
 
 impl Options {
+    /// Refuses flags that do not go together, and settles how long containers get.
+    fn settle(&mut self) -> Result<(), Failure> {
+        if self.now && self.grace_period != -1 {
+            return Err(Failure::text("--now and --grace-period cannot be specified together"));
+        }
+        if self.selection.all && !self.selection.selectors.selector.is_empty() {
+            return Err(Failure::text("setting 'all' parameter but found a non empty selector. "));
+        }
+        self.grace_period = match self.grace_period {
+            _ if self.now => 1,
+            // Zero would forget running containers: that needs --force.
+            0 if !self.force => 1,
+            unsaid if unsaid < 0 && self.force => 0,
+            said => said,
+        };
+        Ok(())
+    }
+
+    /// Waits until all are gone, as long as the command line says.
+    async fn attend(&self, session: &Session, dying: &[(Victim, String)]) -> Result<(), Failure> {
+        let all = async {
+            for (victim, uid) in dying {
+                gone(session, victim.kind, &victim.namespace, &victim.name, uid).await?;
+            }
+            Ok(())
+        };
+        if self.timeout.is_zero() {
+            return all.await;
+        }
+        let waited = tokio::time::timeout(self.timeout, all).await;
+        waited.unwrap_or_else(|_| {
+            let (victim, _) = &dying[0];
+            Err(Failure::text(format!("timed out waiting for the condition on {}/{}", victim.kind.plural, victim.name)))
+        })
+    }
+
     async fn victims(&self, session: &Session) -> Result<(Vec<Victim>, Vec<Failure>), Failure> {
         if !self.files.filename.is_empty() {
             let (documents, failures) = self.files.read(session);

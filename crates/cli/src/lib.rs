@@ -15,6 +15,7 @@ mod failure;
 mod forward;
 mod get;
 mod label;
+mod leading;
 mod logs;
 mod manifest;
 mod print;
@@ -27,6 +28,7 @@ mod wait;
 use std::process::ExitCode;
 
 pub use completion::{Options as CompletionOptions, completion};
+pub use leading::verb_first;
 
 use failure::Failure;
 

@@ -79,21 +79,7 @@ pub struct Options {
 
 /// Runs a pod.
 pub(crate) async fn run(options: Options) -> Result<(), Failure> {
-    let is_attached = options.attach || options.stdin;
-    if options.rm && !is_attached {
-        return Err(Failure::text("--rm should only be used for attached containers"));
-    }
-    if is_attached && options.dry_run != DryRun::None {
-        return Err(Failure::text(
-            "--dry-run=[server|client] can't be used with attached containers options (--attach, --stdin, or --tty)",
-        ));
-    }
-    if options.tty && !options.stdin {
-        return Err(Failure::text("stdin is required for containers with -t/--tty"));
-    }
-    if !matches!(options.restart.as_str(), "Always" | "OnFailure" | "Never") {
-        return Err(Failure::text(format!("invalid restart policy: {}", options.restart)));
-    }
+    options.check()?;
     let session = options.connection.open()?;
     let pod = options.pod(&session)?;
     let label = format!("pod/{}", options.name);
@@ -106,33 +92,61 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
     }
     let path = with_query(&PODS.collection(Some(&session.namespace)), &query);
     let created = session.call(Call::write(Method::POST, path, &pod)).await?;
-    if !is_attached {
+    if !options.is_attached() {
         return options.tell(&label, &created);
     }
     let result = options.attend(&session, &created).await;
     if options.rm {
-        let path = session.pod(&options.name);
-        let how = json!({"propagationPolicy": "Background"});
-        session.call(Call::write(Method::DELETE, path, &how)).await?;
-        if !options.quiet {
-            print::line(&format!("pod \"{}\" deleted from {} namespace", options.name, session.namespace));
-        }
-        let kind = crate::target::kind("pods")?;
-        gone(&session, kind, &session.namespace, &options.name, api::meta::uid(&created)).await?;
+        options.remove(&session, &created).await?;
     }
     result
 }
 
 impl Options {
-    fn pod(&self, session: &Session) -> Result<Value, Failure> {
-        let pairs = |list: &[String], what: &str| {
-            let pair = |text: &String| {
-                let (key, value) =
-                    text.split_once('=').ok_or_else(|| Failure::text(format!("invalid {what} spec: {text}")))?;
-                Ok((key.to_owned(), Value::from(value)))
-            };
-            list.iter().map(pair).collect::<Result<serde_json::Map<_, _>, Failure>>()
+    fn is_attached(&self) -> bool {
+        self.attach || self.stdin
+    }
+
+    /// Refuses flags that do not go together.
+    fn check(&self) -> Result<(), Failure> {
+        let wrong = if self.rm && !self.is_attached() {
+            "--rm should only be used for attached containers".to_owned()
+        } else if self.is_attached() && self.dry_run != DryRun::None {
+            "--dry-run=[server|client] can't be used with attached containers options (--attach, --stdin, or --tty)"
+                .to_owned()
+        } else if self.tty && !self.stdin {
+            "stdin is required for containers with -t/--tty".to_owned()
+        } else if !matches!(self.restart.as_str(), "Always" | "OnFailure" | "Never") {
+            format!("invalid restart policy: {}", self.restart)
+        } else {
+            return Ok(());
         };
+        Err(Failure::text(wrong))
+    }
+
+    /// The pod that the command line describes.
+    fn pod(&self, session: &Session) -> Result<Value, Failure> {
+        let mut labels = pairs(&self.labels, "label")?;
+        if labels.is_empty() {
+            labels.insert("run".to_owned(), self.name.as_str().into());
+        }
+        let mut pod = json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": self.name, "labels": labels},
+            "spec": {"containers": [self.container()?], "dnsPolicy": "ClusterFirst", "restartPolicy": self.restart},
+            "status": {},
+        });
+        if !self.annotations.is_empty() {
+            pod["metadata"]["annotations"] = pairs(&self.annotations, "annotation")?.into();
+        }
+        if session.is_namespace_given {
+            pod["metadata"]["namespace"] = session.namespace.as_str().into();
+        }
+        Ok(pod)
+    }
+
+    fn container(&self) -> Result<Value, Failure> {
         let mut container = json!({"name": self.name, "image": self.image, "resources": {}});
         if !self.words.is_empty() {
             container[if self.command { "command" } else { "args" }] = json!(self.words);
@@ -158,24 +172,18 @@ impl Options {
         if self.privileged {
             container["securityContext"] = json!({"privileged": true});
         }
-        let mut labels = pairs(&self.labels, "label")?;
-        if labels.is_empty() {
-            labels.insert("run".to_owned(), self.name.as_str().into());
+        Ok(container)
+    }
+
+    /// Deletes the pod again, and waits until it is gone.
+    async fn remove(&self, session: &Session, created: &Value) -> Result<(), Failure> {
+        let how = json!({"propagationPolicy": "Background"});
+        session.call(Call::write(Method::DELETE, session.pod(&self.name), &how)).await?;
+        if !self.quiet {
+            print::line(&format!("pod \"{}\" deleted from {} namespace", self.name, session.namespace));
         }
-        let mut pod = json!({
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {"name": self.name, "labels": labels},
-            "spec": {"containers": [container], "dnsPolicy": "ClusterFirst", "restartPolicy": self.restart},
-            "status": {},
-        });
-        if !self.annotations.is_empty() {
-            pod["metadata"]["annotations"] = pairs(&self.annotations, "annotation")?.into();
-        }
-        if session.is_namespace_given {
-            pod["metadata"]["namespace"] = session.namespace.as_str().into();
-        }
-        Ok(pod)
+        let kind = crate::target::kind("pods")?;
+        gone(session, kind, &session.namespace, &self.name, api::meta::uid(created)).await
     }
 
     fn tell(&self, label: &str, pod: &Value) -> Result<(), Failure> {
@@ -264,6 +272,15 @@ impl Options {
             }
         }
     }
+}
+
+/// `KEY=VALUE` as a map.
+fn pairs(list: &[String], what: &str) -> Result<serde_json::Map<String, Value>, Failure> {
+    let pair = |text: &String| {
+        let (key, value) = text.split_once('=').ok_or_else(|| Failure::text(format!("invalid {what} spec: {text}")))?;
+        Ok((key.to_owned(), Value::from(value)))
+    };
+    list.iter().map(pair).collect()
 }
 
 fn reason(pod: &Value) -> &str {

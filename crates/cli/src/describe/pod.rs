@@ -1,6 +1,7 @@
 //! Pods: what they are made of, how each container fares, and what happened.
 
 mod container;
+mod volume;
 
 use serde_json::Value;
 
@@ -93,69 +94,10 @@ fn volumes(page: &mut Page, volumes: &[Value]) {
     page.line(0, "Volumes:");
     for volume in volumes {
         page.line(1, format!("{}:", plain(&volume["name"])));
-        for (title, value) in facts(volume) {
+        for (title, value) in volume::facts(volume) {
             page.pair(2, title, value);
         }
     }
-}
-
-/// What there is to say of a volume.
-fn facts(volume: &Value) -> Vec<(&'static str, String)> {
-    let text = |value: &Value, default: &str| match plain(value) {
-        empty if empty.is_empty() => default.to_owned(),
-        text => text,
-    };
-    let kind = |text: &str| ("Type", text.to_owned());
-    let optional = |source: &Value| ("Optional", text(&source["optional"], "false"));
-    if let Some(source) = volume.get("emptyDir") {
-        let medium = text(&source["medium"], "");
-        return vec![
-            kind("EmptyDir (a temporary directory that shares a pod's lifetime)"),
-            ("Medium", medium),
-            ("SizeLimit", text(&source["sizeLimit"], "<unset>")),
-        ];
-    }
-    if let Some(source) = volume.get("hostPath") {
-        let (path, of) = (text(&source["path"], ""), text(&source["type"], ""));
-        return vec![kind("HostPath (bare host directory volume)"), ("Path", path), ("HostPathType", of)];
-    }
-    if let Some(source) = volume.get("configMap") {
-        let name = text(&source["name"], "");
-        return vec![kind("ConfigMap (a volume populated by a ConfigMap)"), ("Name", name), optional(source)];
-    }
-    if let Some(source) = volume.get("secret") {
-        let name = text(&source["secretName"], "");
-        return vec![kind("Secret (a volume populated by a Secret)"), ("SecretName", name), optional(source)];
-    }
-    if let Some(source) = volume.get("persistentVolumeClaim") {
-        return vec![
-            kind("PersistentVolumeClaim (a reference to a PersistentVolumeClaim in the same namespace)"),
-            ("ClaimName", text(&source["claimName"], "")),
-            ("ReadOnly", text(&source["readOnly"], "false")),
-        ];
-    }
-    if let Some(source) = volume.get("projected") {
-        let mut facts = vec![kind("Projected (a volume that contains injected data from multiple sources)")];
-        for source in items(&source["sources"]) {
-            if let Some(token) = source.get("serviceAccountToken") {
-                facts.push(("TokenExpirationSeconds", text(&token["expirationSeconds"], "3600")));
-            }
-            for (field, title) in [("configMap", "ConfigMapName"), ("secret", "SecretName")] {
-                if let Some(source) = source.get(field) {
-                    facts.extend([(title, text(&source["name"], "")), optional(source)]);
-                }
-            }
-            if source.get("downwardAPI").is_some() {
-                facts.push(("DownwardAPI", "true".to_owned()));
-            }
-        }
-        return facts;
-    }
-    if volume.get("downwardAPI").is_some() {
-        return vec![kind("DownwardAPI (a volume populated by information about the pod)")];
-    }
-    let field = volume.as_object().into_iter().flatten().map(|(name, _)| name.as_str()).find(|name| *name != "name");
-    vec![("Type", field.unwrap_or("<unknown>").to_owned())]
 }
 
 fn toleration(toleration: &Value) -> String {
