@@ -1,5 +1,7 @@
 //! The status of a pod: a pure function of the pod and of what is seen of its containers.
 
+mod conclude;
+
 use api::time;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
@@ -123,6 +125,9 @@ pub fn compose(pod: &Pod, view: &View, now: Timestamp) -> Value {
     }
     if let Some(generation) = pod.meta().generation {
         status["observedGeneration"] = generation.into();
+    }
+    if view.verdict.is_some() {
+        conclude::conclude(&mut status);
     }
     status
 }
