@@ -1,5 +1,6 @@
 //! The door: one directory, one cgroup subtree and one shim program on this host, and the sandboxes that live in them.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -128,18 +129,19 @@ impl Host {
 
     /// Finds every sandbox on disk, living (its shim answers) or dead (what was recorded is shown).
     pub async fn adopt(self: &Arc<Host>) -> Result<Vec<Arc<Sandbox>>> {
-        let directory = self.config.root.join("sandboxes");
-        let entries = fs::read_dir(&directory).doing(|| format!("list {}", directory.display()))?;
-        let mut names: Vec<String> =
-            entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
-        names.sort();
+        let mut names = directories(&self.config.root.join("sandboxes"))?;
+        // A shim whose record was lost is found by its socket.
+        names.extend(directories(&self.config.state)?);
         let mut sandboxes = Vec::new();
         for id in names {
             match load::<SandboxSpec>(&self.sandbox_dir(&id).join("spec.json")) {
                 Ok(spec) => sandboxes.push(self.adopt_one(spec).await?),
-                // It died before it was anything.
+                // It died before it was anything, or nobody knows any more what it was.
                 Err(error) => {
-                    tracing::warn!(%error, id, "removing the remains of a sandbox");
+                    tracing::warn!(error = &error as &dyn std::error::Error, id, "removing the remains of a sandbox");
+                    if let Ok(socket) = Link::connect(&id, &self.state_dir(&id)) {
+                        kill_peer(&socket);
+                    }
                     self.clean_up(&id).await?;
                 }
             }
@@ -155,15 +157,12 @@ impl Host {
                 return Ok(self.bury(spec));
             }
         };
-        let shim = rustix::net::sockopt::socket_peercred(&socket);
+        let peer = socket.try_clone().doing(|| "copy a descriptor".into())?;
         match Sandbox::adopt(self, spec.clone(), socket).await {
             Ok(sandbox) => Ok(sandbox),
             Err(error) => {
                 tracing::warn!(%error, id = spec.id, "a shim does not answer, it is killed");
-                if let Ok(credentials) = shim {
-                    // It may have ended in the meantime.
-                    rustix::process::kill_process(credentials.pid, rustix::process::Signal::KILL).unwrap_or_default();
-                }
+                kill_peer(&peer);
                 Ok(self.bury(spec))
             }
         }
@@ -201,6 +200,19 @@ impl Host {
     fn state_dir(&self, id: &str) -> PathBuf {
         self.config.state.join(id)
     }
+}
+
+/// Ends the shim at the other end of a socket. It may have ended in the meantime.
+fn kill_peer(socket: &OwnedFd) {
+    if let Ok(credentials) = rustix::net::sockopt::socket_peercred(socket) {
+        rustix::process::kill_process(credentials.pid, rustix::process::Signal::KILL).unwrap_or_default();
+    }
+}
+
+fn directories(parent: &Path) -> Result<BTreeSet<String>> {
+    let entries = fs::read_dir(parent).doing(|| format!("list {}", parent.display()))?;
+    let directories = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    Ok(directories.filter_map(|entry| entry.file_name().into_string().ok()).collect())
 }
 
 /// Names become directories and cgroups, so they must be no way out of them.

@@ -253,13 +253,24 @@ impl Sandbox {
     /// Sends a signal to a container's first process.
     pub async fn signal(&self, id: &str, signal: i32) -> Result<()> {
         let call = Call::Signal { container: id.to_owned(), signal, all: false };
-        self.link()?.call(call, &[]).await.map(|_| ())
+        let link = self.link()?;
+        let asked = tokio::time::timeout(SHUTDOWN, link.call(call, &[])).await;
+        asked.doing(|| format!("signal container {id}"))?.map(drop)
     }
 
     /// Kills every process of a container. Its end is seen as a change.
     pub async fn kill(&self, id: &str) -> Result<()> {
         let call = Call::Signal { container: id.to_owned(), signal: libc::SIGKILL, all: true };
-        self.link()?.call(call, &[]).await.map(|_| ())
+        let link = self.link()?;
+        let asked = tokio::time::timeout(SHUTDOWN, link.call(call, &[])).await;
+        asked.map_or_else(
+            |_| {
+                tracing::warn!(sandbox = self.spec.id, "a shim hangs, it is killed with its containers");
+                self.kill_shim();
+                Ok(())
+            },
+            |answer| answer.map(drop),
+        )
     }
 
     /// Changes the size of a container's terminal.

@@ -119,6 +119,13 @@ async fn a_new_agent_finds_what_runs_and_what_ended() {
     lab.finish().await;
 }
 
+/// Whether a process ends in time.
+fn ends(process: &std::os::fd::OwnedFd) -> bool {
+    let mut poll = [rustix::event::PollFd::new(process, rustix::event::PollFlags::IN)];
+    let patience = rustix::event::Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
+    rustix::event::poll(&mut poll, Some(&patience)).expect("poll") == 1
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_shim_takes_its_containers_along() {
     let Some(mut lab) = Lab::new().await else {
@@ -134,9 +141,7 @@ async fn a_dead_shim_takes_its_containers_along() {
     tokio::time::timeout(PATIENCE, changes.wait_for(|_| !sandbox.is_alive())).await.expect("in time").expect("there");
     assert_eq!(lab.sandbox.container("one").expect("there").phase, Phase::Exited);
     assert!(matches!(lab.sandbox.start(lab.container("two", "")).await, Err(Error::Dead { .. })));
-    let mut poll = [rustix::event::PollFd::new(&watched, rustix::event::PollFlags::IN)];
-    let patience = rustix::event::Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
-    assert_eq!(rustix::event::poll(&mut poll, Some(&patience)).expect("poll"), 1, "the container outlived its shim");
+    assert!(ends(&watched), "the container outlived its shim");
     lab.sandbox = lab.host.adopt().await.expect("adopt").into_iter().next().expect("one");
     assert!(!lab.sandbox.is_alive());
     assert!(lab.sandbox.container("one").expect("there").exit.is_none());
@@ -210,5 +215,33 @@ async fn the_host_s_processes_and_memory_can_be_shared() {
     let (exit, text) = lab.run(lab.container("one", &script)).await;
     let ipc = fs::read_link("/proc/self/ns/ipc").expect("link").display().to_string();
     assert_eq!((exit.code, text), (3, format!("/proc/{}\n{ipc}\n", std::process::id())));
+    lab.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shim_whose_record_is_lost_is_ended() {
+    let Some(lab) = Lab::new().await else {
+        return;
+    };
+    let record = lab.config.root.join("sandboxes").join(lab.sandbox.id()).join("spec.json");
+    fs::write(&record, "{\"id\":").expect("write");
+    let shim = rustix::process::Pid::from_raw(lab.sandbox.pid().expect("a pid") as i32).expect("a pid");
+    let watched = rustix::process::pidfd_open(shim, rustix::process::PidfdFlags::empty()).expect("pidfd");
+    let sandboxes = Host::open(lab.config.clone()).expect("open").adopt().await.expect("adopt");
+    assert!(sandboxes.is_empty());
+    assert!(ends(&watched), "the shim lives on");
+    lab.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shim_that_hangs_does_not_keep_its_containers_alive() {
+    let Some(lab) = Lab::new().await else {
+        return;
+    };
+    lab.sandbox.start(lab.container("one", "sleep 1000")).await.expect("start");
+    let shim = rustix::process::Pid::from_raw(lab.sandbox.pid().expect("a pid") as i32).expect("a pid");
+    rustix::process::kill_process(shim, rustix::process::Signal::STOP).expect("stop");
+    lab.sandbox.kill("one").await.expect("kill");
+    assert_eq!(lab.wait("one").await.phase, Phase::Exited);
     lab.finish().await;
 }
