@@ -5,7 +5,7 @@ use std::net::TcpStream;
 
 use e2e::cluster::Cluster;
 use e2e::finger::Finger;
-use e2e::shell::Shell;
+use e2e::shell::{Running, Shell};
 
 /// Runs a test with each of the fingers, one cluster each.
 fn with_each(fingers: &[Finger], test: impl Fn(&Cluster, &Shell)) {
@@ -177,27 +177,43 @@ fn ports_are_forwarded() {
         forward(shell, "KUBECTL_PORT_FORWARD_WEBSOCKETS=false ");
         let log = shell.ok("kubectl logs kubia-manual");
         assert!(log.lines().filter(|line| line.starts_with("Received request from")).count() >= 4, "{log}");
+        // The user sees the error. Whether the forward goes on is the client's choice; kubectl's is to end it.
+        let (mut closed, port) = start_forward(shell, "", 9999);
+        drop(fetch(port));
+        closed.line_with("error");
     });
 }
 
-/// Forwards a local port to the server, and one to a port that nobody listens on.
+#[test]
+fn own_forwards_outlive_closed_ports() {
+    with_each(&[Finger::own()], |cluster, shell| {
+        both_pods(cluster, shell);
+        forward(shell, "");
+        let (mut closed, port) = start_forward(shell, "", 9999);
+        for _ in 0..2 {
+            assert_eq!(fetch(port).unwrap_or_default(), "");
+            closed.line_with("connection refused");
+            assert!(closed.is_running());
+        }
+    });
+}
+
+/// Starts to forward a free local port.
+fn start_forward(shell: &Shell, variables: &str, remote: u16) -> (Running, u16) {
+    let mut forward =
+        shell.start(&format!("env {variables}kubectl port-forward --address 127.0.0.1 kubia-manual :{remote}"));
+    let line = forward.line_with("127.0.0.1");
+    let port = line.split([':', ' ']).find_map(|word| word.parse::<u16>().ok()).expect("a port");
+    (forward, port)
+}
+
+/// Forwards a local port to the server, and tries to forward it once more.
 fn forward(shell: &Shell, variables: &str) {
-    let start = |remote: u16| {
-        let mut forward =
-            shell.start(&format!("env {variables}kubectl port-forward --address 127.0.0.1 kubia-manual :{remote}"));
-        let line = forward.line_with("127.0.0.1");
-        let port = line.split([':', ' ']).find_map(|word| word.parse::<u16>().ok()).expect("a port");
-        (forward, port)
-    };
-    let (mut open, port) = start(8080);
+    let (mut open, port) = start_forward(shell, variables, 8080);
     for _ in 0..2 {
         assert!(fetch(port).expect("an answer").ends_with("You've hit kubia-manual\n"));
     }
     let again = shell.refused(&format!("kubectl port-forward --address 127.0.0.1 kubia-manual {port}:8080"));
     assert!(again.contains("unable to listen on any of the requested ports"), "{again}");
     assert!(open.is_running());
-    // The user sees the error. Whether the forward goes on is the client's choice; kubectl's is to end it.
-    let (mut closed, port) = start(9999);
-    drop(fetch(port));
-    closed.line_with("error");
 }

@@ -1,16 +1,16 @@
-//! What else people do with kubectl.
+//! What else people do with kubectl, and with podling's own commands where it has them.
 
 use e2e::cluster::Cluster;
 use e2e::finger::Finger;
 use e2e::shell::Shell;
 use serde_json::json;
 
-/// Runs a test with both kubectls, on a cluster with a pod `box` of two containers that runs.
-fn with_kubectls(test: impl Fn(&Cluster, &Shell)) {
+/// Runs a test with each of the fingers, on a cluster with a pod `box` of two containers that runs.
+fn with_each(fingers: &[Finger], test: impl Fn(&Cluster, &Shell)) {
     if !e2e::can_run() {
         return;
     }
-    for finger in Finger::kubectls() {
+    for finger in fingers {
         let cluster = Cluster::with_busybox();
         let container = |name: &str| json!({"name": name, "image": "busybox", "command": ["sh", "-c", "echo started; exec sleep 3600"]});
         cluster.run(
@@ -18,7 +18,7 @@ fn with_kubectls(test: impl Fn(&Cluster, &Shell)) {
             json!({"terminationGracePeriodSeconds": 0, "containers": [container("one"), container("two")]}),
         );
         cluster.ready_pod("box");
-        test(&cluster, &cluster.shell(&finger));
+        test(&cluster, &cluster.shell(finger));
     }
 }
 
@@ -31,7 +31,7 @@ fn contains(text: &str, parts: &[&str]) {
 
 #[test]
 fn commands_run_in_containers() {
-    with_kubectls(|_, shell| {
+    with_each(&Finger::all(), |_, shell| {
         for variables in ["KUBECTL_REMOTE_COMMAND_WEBSOCKETS=true", "KUBECTL_REMOTE_COMMAND_WEBSOCKETS=false"] {
             let line = |rest: &str| format!("env {variables} kubectl exec {rest}");
             assert_eq!(shell.ok(&line("box -c two -- hostname")), "box\n");
@@ -51,7 +51,7 @@ fn commands_run_in_containers() {
 
 #[test]
 fn files_are_copied() {
-    with_kubectls(|cluster, shell| {
+    with_each(&Finger::kubectls(), |cluster, shell| {
         let (source, target) = (cluster.path("source"), cluster.path("target"));
         let content: Vec<u8> = (0..300_000u32).flat_map(u32::to_le_bytes).collect();
         std::fs::write(&source, &content).expect("a file");
@@ -62,8 +62,8 @@ fn files_are_copied() {
 }
 
 #[test]
-fn pods_are_described_and_explained() {
-    with_kubectls(|cluster, shell| {
+fn pods_are_described() {
+    with_each(&Finger::all(), |cluster, shell| {
         let node = cluster.facts()["node_name"].as_str().expect("a name").to_owned();
         let text = shell.ok("kubectl describe po box");
         contains(
@@ -82,12 +82,19 @@ fn pods_are_described_and_explained() {
             ],
         );
         contains(&shell.ok(&format!("kubectl describe node {node}")), &["Ready", "Allocatable:", "box"]);
+        contains(&shell.ok("kubectl api-resources"), &["pods", "po ", "configmaps", "Pod"]);
+        contains(&shell.ok("kubectl cluster-info"), &["Kubernetes control plane", "is running at"]);
+        contains(&shell.ok("kubectl get events"), &["Scheduled", "Started", "pod/box"]);
+    });
+}
+
+#[test]
+fn the_cluster_is_explained() {
+    with_each(&Finger::kubectls(), |_, shell| {
         contains(
             &shell.ok("kubectl explain pod.spec.containers"),
             &["KIND:", "Pod", "FIELD: containers", "image\t<string>"],
         );
-        contains(&shell.ok("kubectl api-resources"), &["pods", "po ", "configmaps", "Pod"]);
-        contains(&shell.ok("kubectl cluster-info"), &["Kubernetes control plane", "is running at"]);
         contains(&shell.ok("kubectl version"), &["Client Version: v1.3", "Server Version: v1.37"]);
         contains(&shell.ok("kubectl events"), &["Scheduled", "Started", "Pod/box"]);
         contains(&shell.ok("kubectl auth whoami"), &["kubernetes-admin", "system:masters"]);
@@ -97,7 +104,7 @@ fn pods_are_described_and_explained() {
 
 #[test]
 fn pods_are_watched_and_waited_for() {
-    with_kubectls(|_, shell| {
+    with_each(&Finger::all(), |_, shell| {
         let mut watch = shell.start("kubectl get po -w");
         watch.line_with("box");
         contains(
@@ -120,7 +127,7 @@ fn pods_are_watched_and_waited_for() {
 #[test]
 fn objects_are_applied() {
     const MAP: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings}\ndata: {colour: blue}\n";
-    with_kubectls(|_, shell| {
+    with_each(&Finger::all(), |_, shell| {
         let apply = |text: &str| shell.run_with("kubectl apply -f -", text).ok();
         assert_eq!(apply(MAP), "configmap/settings created\n");
         assert_eq!(apply(MAP), "configmap/settings unchanged\n");
@@ -136,14 +143,21 @@ fn objects_are_applied() {
         contains(&lines, &["configmap/third created (server dry run)"]);
         let folder = shell.ok("kubectl create -f . --dry-run=client -o name");
         contains(&folder, &["pod/kubia-manual\n", "pod/kubia-manual-v2\n"]);
-        let edited = shell.ok("kubectl patch cm settings -p '{\"data\":{\"size\":\"7\"}}'");
-        assert_eq!(edited, "configmap/settings patched\n");
+    });
+}
+
+#[test]
+fn objects_are_patched() {
+    with_each(&Finger::kubectls(), |_, shell| {
+        let edited = shell.ok("kubectl patch po box -p '{\"metadata\":{\"labels\":{\"size\":\"7\"}}}'");
+        assert_eq!(edited, "pod/box patched\n");
+        assert_eq!(shell.ok("kubectl get po -l size=7 -o name"), "pod/box\n");
     });
 }
 
 #[test]
 fn logs_have_options() {
-    with_kubectls(|cluster, shell| {
+    with_each(&Finger::all(), |cluster, shell| {
         let script = "for i in 1 2 3 4 5; do echo line $i; done; exec sleep 3600";
         cluster.run("lines", json!({"terminationGracePeriodSeconds": 0, "containers": [{"name": "c", "image": "busybox", "command": ["sh", "-c", script]}]}));
         let mut follow = shell.start("kubectl logs -f box -c one");

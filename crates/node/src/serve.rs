@@ -1,5 +1,6 @@
 //! What a node answers for the API server: logs, exec, attach and port-forward of its pods.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -212,7 +213,7 @@ impl Serve {
         let ports = ports.map_err(|_| refused(400, "ports must be numbers from 1 to 65535"))?;
         let (response, pending) =
             upgrade::accept_forwards(&mut request, ports).map_err(|e| refused(400, e.to_string()))?;
-        let label = format!("pod {}, uid {}", sandbox.id(), entry.pod().uid());
+        let label = format!("pod {}, uid {}", entry.pod().name(), entry.pod().uid());
         tokio::spawn(async move {
             let mut forwards = match pending.open().await {
                 Ok(forwards) => forwards,
@@ -406,8 +407,10 @@ async fn run_forward(sandbox: Arc<Sandbox>, mut forward: Forward, label: String)
     let port = forward.port;
     let connection = match tokio::time::timeout(CONNECT_DEADLINE, sandbox.connect(port)).await {
         Ok(Ok(connection)) => connection,
-        Ok(Err(error)) => return refuse_forward(forward, &label, &Error::from(error).chain()).await,
-        Err(_) => return refuse_forward(forward, &label, "no answer within 10 s").await,
+        Ok(Err(error)) => return refuse_forward(forward, &label, &unconnected(port, error)).await,
+        Err(_) => {
+            return refuse_forward(forward, &label, &format!("dial tcp 127.0.0.1:{port}: no answer within 10 s")).await;
+        }
     };
     let (mut reading, mut writing) = connection.into_split();
     let output = async {
@@ -434,6 +437,16 @@ async fn run_forward(sandbox: Arc<Sandbox>, mut forward: Forward, label: String)
     }
     if let Err(error) = forward.finish().await {
         tracing::debug!(%error, "ending a forwarded connection");
+    }
+}
+
+/// Why nobody could be reached at a port, in the words by which people recognise that nobody listens there.
+fn unconnected(port: u16, error: runtime::Error) -> String {
+    match error {
+        runtime::Error::Failed { source, .. } if source.kind() == io::ErrorKind::ConnectionRefused => {
+            format!("dial tcp 127.0.0.1:{port}: connect: connection refused")
+        }
+        other => Error::from(other).chain(),
     }
 }
 
