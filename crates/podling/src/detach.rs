@@ -1,20 +1,19 @@
 //! `podling up --detach`: starts the same command again without a terminal, and waits until its node is ready.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, IsTerminal, Write};
+use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Parser;
 
+use crate::progress::Progress;
 use crate::up;
 
 /// The node must be ready within this time.
 const DEADLINE: Duration = Duration::from_secs(60);
-/// Progress is shown for whatever takes longer.
-const PATIENCE: Duration = Duration::from_millis(500);
 
 #[derive(Parser)]
 struct Arguments {
@@ -70,31 +69,9 @@ fn ready_line(child: &mut Child) -> anyhow::Result<Option<String>> {
         // A parent that has given up needs no line.
         drop(sender.send(line));
     });
-    let begun = Instant::now();
-    loop {
-        match lines.recv_timeout(PATIENCE) {
-            Ok(line) => {
-                clear_progress();
-                return Ok(line.transpose()?);
-            }
-            Err(_) if begun.elapsed() > DEADLINE => bail!("the node is not ready after {} s", DEADLINE.as_secs()),
-            Err(_) => show_progress(begun),
-        }
-    }
-}
-
-#[expect(clippy::print_stderr, reason = "progress for people")]
-fn show_progress(begun: Instant) {
-    if std::io::stderr().is_terminal() {
-        eprint!("\rstarting … {} s", begun.elapsed().as_secs());
-        // Progress that cannot be shown is not missed.
-        drop(std::io::stderr().flush());
-    }
-}
-
-#[expect(clippy::print_stderr, reason = "progress for people")]
-fn clear_progress() {
-    if std::io::stderr().is_terminal() {
-        eprint!("\r\x1b[K");
+    let _progress = Progress::of("starting");
+    match lines.recv_timeout(DEADLINE) {
+        Ok(line) => Ok(line.transpose()?),
+        Err(_) => bail!("the node is not ready after {} s", DEADLINE.as_secs()),
     }
 }

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use crate::cluster::{Facts, Place, unless_missing};
 use crate::process;
+use crate::progress::Progress;
 
 /// The process must end within this time after SIGTERM.
 const PROCESS_DEADLINE: Duration = Duration::from_secs(15);
@@ -38,7 +39,9 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         None => bail!("there is no cluster in {}", place.data_dir.display()),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let progress = Progress::of("ending the pods");
     runtime.block_on(end(place, &facts))?;
+    drop(progress);
     if options.purge {
         forget_kubeconfig(&facts)?;
         place.remove()?;

@@ -10,6 +10,7 @@ use clap::Subcommand;
 use runtime::image::{Overrides, Progress, Reference, Registries, Store};
 
 use crate::cluster::{self, Place};
+use crate::progress::Progress as Shown;
 
 /// The options of `image`.
 #[derive(clap::Args, Debug)]
@@ -89,7 +90,10 @@ pub(crate) fn run(options: Options) -> anyhow::Result<()> {
         Verb::Import { source, name, entrypoint, cmd, env, expose, user, workdir } => {
             let reference = Reference::parse(&name).with_context(|| format!("\"{name}\" is no image name"))?;
             let overrides = Overrides { entrypoint, cmd, env, expose, user, working_dir: workdir };
-            let id = store(Registries::default())?.import(&reference, open(&source)?, &overrides)?;
+            let store = store(Registries::default())?;
+            let shown = Shown::of("importing");
+            let id = store.import(&reference, open(&source)?, &overrides)?;
+            drop(shown);
             println!("Imported image: {reference} ({id})");
         }
         Verb::Pull { name, plain_registry, registry_ca } => {
@@ -117,6 +121,7 @@ fn open(source: &Path) -> anyhow::Result<Box<dyn Read>> {
 }
 
 fn load(store: &Store, source: &Path) -> anyhow::Result<Vec<String>> {
+    let _progress = Shown::of("loading");
     let names = if source.is_dir() { store.load_directory(source) } else { store.load_archive(open(source)?) };
     names.with_context(|| format!("loading {}", source.display()))
 }

@@ -8,6 +8,7 @@ mod down;
 mod image;
 mod kubia;
 mod process;
+mod progress;
 mod signals;
 mod status;
 mod up;

@@ -18,6 +18,7 @@ use wire::{Identity, Service};
 
 use crate::cluster::{self, Facts, Place};
 use crate::door::LocalDoor;
+use crate::progress::Progress;
 use crate::{process, signals, version};
 
 /// A process that is about to end lets the store go within this time.
@@ -77,6 +78,7 @@ fn start_log() {
 
 #[expect(clippy::print_stdout, reason = "the one line that tells that the node is ready")]
 async fn serve(options: Options, begun: Instant) -> anyhow::Result<()> {
+    let progress = Progress::of("starting");
     let place = options.place.clone();
     place.make()?;
     let store = open_store(&place).await?;
@@ -118,6 +120,7 @@ async fn serve(options: Options, begun: Instant) -> anyhow::Result<()> {
     door.open(&facts.node_name, agent.service());
     let running = tokio::spawn(agent.run(shutdown));
     enter(&place, &options, &authority, &mut facts)?;
+    drop(progress);
     let (name, listen) = (&facts.node_name, facts.listen);
     println!("node {name} is Ready after {} ms; the API is at https://{listen}", begun.elapsed().as_millis());
     signals::ended().await?;

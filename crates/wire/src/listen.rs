@@ -14,7 +14,7 @@ use rustls::{RootCertStore, ServerConfig};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -25,6 +25,8 @@ use crate::{Error, Identity, Peer, Service, body};
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 /// A peer must send the head of a request within this time.
 const HEADER_DEADLINE: Duration = Duration::from_secs(30);
+/// When no connection can be accepted, the next try comes after this time.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// After a shutdown began, open requests have this long to end.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(2);
 /// One connection may carry this many requests at once; client-go opens a further connection when they are used up.
@@ -61,15 +63,19 @@ impl Listener {
     /// Serves until `shutdown` turns true; then open requests get two seconds to end.
     pub async fn serve(self, service: Arc<dyn Service>, mut shutdown: watch::Receiver<bool>) {
         let mut connections = JoinSet::new();
+        let mut not_before = Instant::now();
         loop {
             tokio::select! {
-                accepted = self.socket.accept() => match accepted {
+                accepted = self.accept(not_before) => match accepted {
                     Ok((stream, address)) => {
                         let task = connection(stream, address, self.acceptor.clone(), service.clone(), shutdown.clone());
                         connections.spawn(task);
                     }
-                    // Out of descriptors, or a peer that went at once: the next accept waits for the next event.
-                    Err(error) => tracing::warn!(%error, "accepting a connection"),
+                    // Out of descriptors, most likely: the peer still waits, so another try at once would fail as this one did.
+                    Err(error) => {
+                        tracing::warn!(%error, "accepting a connection");
+                        not_before = Instant::now() + ACCEPT_PAUSE;
+                    }
                 },
                 Some(_) = connections.join_next() => {}
                 () = stopped(&mut shutdown) => break,
@@ -79,6 +85,13 @@ impl Listener {
         if drained.is_err() {
             tracing::debug!("ending connections that outlived the shutdown");
         }
+    }
+}
+
+impl Listener {
+    async fn accept(&self, not_before: Instant) -> std::io::Result<(TcpStream, SocketAddr)> {
+        sleep_until(not_before).await;
+        self.socket.accept().await
     }
 }
 
