@@ -57,7 +57,7 @@ pub struct Shared {
     pub(crate) addresses: Addresses,
     pub(crate) recorder: Events,
     pub(crate) capacity: Capacity,
-    directory: PathBuf,
+    pub(crate) directory: PathBuf,
     entries: RwLock<HashMap<String, Arc<Entry>>>,
 }
 

@@ -6,7 +6,7 @@
 //!
 //! In reading order: [`agent`] follows the pods, [`pod`] is one of them, [`plan`] decides, [`worker`] acts, [`observe`] and [`status`] tell;
 //! [`spec`], [`env`], [`volume`], [`files`], [`images`], [`address`] and [`resources`] prepare what a container needs; [`register`] keeps
-//! the node's own object; [`serve`], [`follow`] and [`logs`] answer for logs and streams.
+//! the node's own object, [`pressure`] tells it what the machine is short of; [`serve`], [`follow`] and [`logs`] answer for logs and streams.
 
 pub mod address;
 pub mod agent;
@@ -21,6 +21,7 @@ pub mod logs;
 pub mod observe;
 pub mod plan;
 pub mod pod;
+pub mod pressure;
 pub mod register;
 pub mod resources;
 pub mod serve;

@@ -15,6 +15,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::Error;
 use crate::agent::{Shared, text};
+use crate::pressure::{self, Pressure};
 use crate::resources::Capacity;
 
 const LEASE_NAMESPACE: &str = "kube-node-lease";
@@ -141,7 +142,7 @@ impl Registration {
         json!({
             "capacity": amounts,
             "allocatable": amounts,
-            "conditions": conditions(present, now),
+            "conditions": conditions(present, pressure::read(&self.shared.directory), now),
             "addresses": [
                 {"type": "InternalIP", "address": self.shared.node_address},
                 {"type": "Hostname", "address": self.shared.node_name},
@@ -191,10 +192,19 @@ impl Registration {
 }
 
 /// The conditions of the node; each keeps the moment since when it holds.
-fn conditions(present: &Value, now: Timestamp) -> Value {
+fn conditions(present: &Value, pressure: Pressure, now: Timestamp) -> Value {
+    let memory = match pressure.memory {
+        true => ("MemoryPressure", "True", "KubeletHasInsufficientMemory", "kubelet has insufficient memory available"),
+        false => ("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+    };
+    let disk = match pressure.disk {
+        true => ("DiskPressure", "True", "KubeletHasDiskPressure", "kubelet has disk pressure"),
+        false => ("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+    };
     let own = [
-        ("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
-        ("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+        memory,
+        disk,
+        // As upstream's default: no number of processes is too many.
         ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
         ("Ready", "True", "KubeletReady", "podling is posting ready status"),
     ];

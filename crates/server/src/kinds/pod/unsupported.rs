@@ -19,11 +19,10 @@ const SPEC: [&str; 10] = [
     "preemptionPolicy",
 ];
 /// Fields of a container.
-const CONTAINER: [&str; 8] = [
+const CONTAINER: [&str; 7] = [
     "livenessProbe",
     "readinessProbe",
     "startupProbe",
-    "lifecycle",
     "volumeDevices",
     "resizePolicy",
     "restartPolicyRules",
@@ -75,6 +74,7 @@ fn empty_dir(volume: &Value) -> Option<&'static str> {
 
 fn container(found: &mut Vec<String>, item: &Value, path: &str) {
     push_fields(found, item, path, &CONTAINER);
+    push_fields(found, &item["lifecycle"], &format!("{path}.lifecycle"), &["postStart", "preStop"]);
     push_fields(found, &item["resources"], &format!("{path}.resources"), &["claims"]);
     push_fields(found, &item["resources"]["limits"], &format!("{path}.resources.limits"), &["ephemeral-storage"]);
     push_fields(found, &item["securityContext"], &format!("{path}.securityContext"), &SECURITY);
@@ -108,6 +108,8 @@ mod tests {
             {"emptyDir": {"medium": "HugePages"}}, {"emptyDir": {}}]);
         let expected = ["spec.volumes[0].emptyDir.sizeLimit", "spec.volumes[2].emptyDir.medium"];
         assert_eq!(named(json!({"volumes": volumes})), expected);
+        let hooks = json!({"lifecycle": {"stopSignal": "SIGUSR1", "preStop": {"sleep": {"seconds": 1}}}});
+        assert_eq!(named(json!({"containers": [hooks]})), ["spec.containers[0].lifecycle.preStop"]);
         let limits = json!({"resources": {"limits": {"cpu": "1", "ephemeral-storage": "1Gi"}}});
         assert_eq!(named(json!({"containers": [limits]})), ["spec.containers[0].resources.limits.ephemeral-storage"]);
     }
