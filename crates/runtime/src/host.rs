@@ -132,10 +132,10 @@ impl Host {
         let mut names = directories(&self.config.root.join("sandboxes"))?;
         // A shim whose record was lost is found by its socket.
         names.extend(directories(&self.config.state)?);
-        let mut sandboxes = Vec::new();
+        let mut specs = Vec::new();
         for id in names {
             match load::<SandboxSpec>(&self.sandbox_dir(&id).join("spec.json")) {
-                Ok(spec) => sandboxes.push(self.adopt_one(spec).await?),
+                Ok(spec) => specs.push(spec),
                 // It died before it was anything, or nobody knows any more what it was.
                 Err(error) => {
                     tracing::warn!(error = &error as &dyn std::error::Error, id, "removing the remains of a sandbox");
@@ -145,6 +145,16 @@ impl Host {
                     self.clean_up(&id).await?;
                 }
             }
+        }
+        // All at once: shims that hang hold nobody up twice.
+        let adopt = |spec| {
+            let host = Arc::clone(self);
+            tokio::spawn(async move { host.adopt_one(spec).await })
+        };
+        let adoptions: Vec<_> = specs.into_iter().map(adopt).collect();
+        let mut sandboxes = Vec::new();
+        for adoption in adoptions {
+            sandboxes.push(adoption.await.map_err(io::Error::other).doing(|| "adopt a sandbox".into())??);
         }
         Ok(sandboxes)
     }

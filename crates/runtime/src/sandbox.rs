@@ -102,7 +102,8 @@ impl Sandbox {
     pub(crate) async fn adopt(host: &Arc<Host>, spec: SandboxSpec, socket: OwnedFd) -> Result<Arc<Sandbox>> {
         let sandbox = Sandbox::with_link(host, spec, socket, None)?;
         sandbox.recall();
-        let records = sandbox.hello().await?;
+        let doing = || format!("wait for the shim of sandbox {}", sandbox.spec.id);
+        let records = tokio::time::timeout(SHUTDOWN, sandbox.hello()).await.doing(doing)??;
         let mut state = sandbox.lock();
         for record in records {
             state.note(record);

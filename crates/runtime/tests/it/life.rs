@@ -245,3 +245,17 @@ async fn a_shim_that_hangs_does_not_keep_its_containers_alive() {
     assert_eq!(lab.wait("one").await.phase, Phase::Exited);
     lab.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_agent_does_not_wait_long_for_a_shim_that_hangs() {
+    let Some(mut lab) = Lab::new().await else {
+        return;
+    };
+    let shim = rustix::process::Pid::from_raw(lab.sandbox.pid().expect("a pid") as i32).expect("a pid");
+    rustix::process::kill_process(shim, rustix::process::Signal::STOP).expect("stop");
+    let host = Host::open(lab.config.clone()).expect("open");
+    let adopted = tokio::time::timeout(PATIENCE, host.adopt()).await.expect("in time").expect("adopt");
+    lab.sandbox = adopted.into_iter().next().expect("one");
+    assert!(!lab.sandbox.is_alive());
+    lab.finish().await;
+}
