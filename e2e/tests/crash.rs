@@ -252,3 +252,14 @@ fn a_purge_touches_nothing_of_others() {
     assert!(!started.status.success(), "{started:?}");
     assert_eq!(std::fs::read_dir(directory.path()).expect("a directory").count(), 1);
 }
+
+#[test]
+fn a_reader_that_has_gone_harms_no_command() {
+    let program = e2e::cluster::podling();
+    for words in ["version", "image ls --help", "completion bash"] {
+        let script = format!("{} {words} | true; exit ${{PIPESTATUS[0]}}", program.display());
+        let output = std::process::Command::new("bash").args(["-c", &script]).output().expect("bash can be started");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(!text.contains("panicked"), "{words}: {text}");
+    }
+}

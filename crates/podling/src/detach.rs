@@ -27,7 +27,6 @@ enum Verb {
 }
 
 /// Starts the cluster in the background.
-#[expect(clippy::print_stdout, reason = "the command's answer")]
 pub(crate) fn run() -> anyhow::Result<()> {
     let Verb::Up(options) = Arguments::parse().command;
     options.place.make()?;
@@ -46,7 +45,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
         .context("starting in the background")?;
     match ready_line(&mut child)? {
         Some(line) => {
-            println!("{line}");
+            say!("{line}");
             Ok(())
         }
         None => {

@@ -29,7 +29,6 @@ pub(crate) struct Options {
 }
 
 /// Ends the cluster.
-#[expect(clippy::print_stdout, reason = "the command's answer")]
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let place = &options.place;
     let facts = match place.facts()? {
@@ -45,9 +44,9 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     if options.purge {
         forget_kubeconfig(&facts)?;
         place.remove()?;
-        println!("cluster {} is gone", facts.id);
+        say!("cluster {} is gone", facts.id);
     } else {
-        println!("cluster {} has ended; `podling up` resumes it", facts.id);
+        say!("cluster {} has ended; `podling up` resumes it", facts.id);
     }
     Ok(())
 }

@@ -75,7 +75,6 @@ enum Verb {
 }
 
 /// Does what the verb says.
-#[expect(clippy::print_stdout, reason = "the command's answer")]
 pub(crate) fn run(options: Options) -> anyhow::Result<()> {
     let store = |registries| {
         options.place.make()?;
@@ -84,7 +83,7 @@ pub(crate) fn run(options: Options) -> anyhow::Result<()> {
     match options.verb {
         Verb::Load { source } => {
             for name in load(&store(Registries::default())?, &source)? {
-                println!("Loaded image: {name}");
+                say!("Loaded image: {name}");
             }
         }
         Verb::Import { source, name, entrypoint, cmd, env, expose, user, workdir } => {
@@ -94,7 +93,7 @@ pub(crate) fn run(options: Options) -> anyhow::Result<()> {
             let shown = Shown::of("importing");
             let id = store.import(&reference, open(&source)?, &overrides)?;
             drop(shown);
-            println!("Imported image: {reference} ({id})");
+            say!("Imported image: {reference} ({id})");
         }
         Verb::Pull { name, plain_registry, registry_ca } => {
             let authorities_pem = registry_ca.as_ref().map(std::fs::read_to_string).transpose()?;
@@ -105,7 +104,7 @@ pub(crate) fn run(options: Options) -> anyhow::Result<()> {
             let store = store(Registries::default())?;
             for name in names {
                 store.remove(&name)?;
-                println!("Removed image: {name}");
+                say!("Removed image: {name}");
             }
         }
     }
@@ -126,7 +125,6 @@ fn load(store: &Store, source: &Path) -> anyhow::Result<Vec<String>> {
     names.with_context(|| format!("loading {}", source.display()))
 }
 
-#[expect(clippy::print_stdout, reason = "the command's answer")]
 fn pull(store: Store, name: &str) -> anyhow::Result<()> {
     let reference = Reference::parse(name).with_context(|| format!("\"{name}\" is no image name"))?;
     let is_shown = std::io::stderr().is_terminal();
@@ -137,7 +135,7 @@ fn pull(store: Store, name: &str) -> anyhow::Result<()> {
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let image = runtime.block_on(Arc::new(store).pull_with(&reference, &[], Arc::new(show)))?;
-    println!("Pulled image: {reference} ({})", image.id);
+    say!("Pulled image: {reference} ({})", image.id);
     Ok(())
 }
 
@@ -148,14 +146,13 @@ fn show_progress(progress: Progress) {
     drop(std::io::stderr().flush());
 }
 
-#[expect(clippy::print_stdout, reason = "the command's answer")]
 fn list(store: &Store) -> anyhow::Result<()> {
     let images = store.list()?;
     let width = images.iter().map(|image| image.name.len()).max().unwrap_or(0).max(4);
-    println!("{:width$}  {:12}  {:>9}", "NAME", "ID", "SIZE");
+    say!("{:width$}  {:12}  {:>9}", "NAME", "ID", "SIZE");
     for image in images {
         let id = image.id.trim_start_matches("sha256:").chars().take(12).collect::<String>();
-        println!("{:width$}  {id:12}  {:>9}", image.name, size(image.size_bytes));
+        say!("{:width$}  {id:12}  {:>9}", image.name, size(image.size_bytes));
     }
     Ok(())
 }

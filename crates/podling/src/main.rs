@@ -1,5 +1,12 @@
 //! `podling`: reads the command line and hands on to what does the work.
 
+/// Prints a line of an answer. A reader that has gone, as `head` does, is no reason to fail: least of all for a cluster.
+macro_rules! say {
+    ($($word:tt)*) => {
+        drop(std::io::Write::write_fmt(&mut std::io::stdout(), format_args!("{}\n", format_args!($($word)*))))
+    };
+}
+
 mod cluster;
 mod demo;
 mod detach;

@@ -15,32 +15,31 @@ use crate::cluster::{Facts, Place};
 const DEADLINE: Duration = Duration::from_secs(5);
 
 /// Prints how the cluster is. The exit code is 0 if it runs and its node is ready, else 1.
-#[expect(clippy::print_stdout, reason = "the command's answer")]
 pub(crate) fn run(place: &Place) -> anyhow::Result<ExitCode> {
     let facts = place.existing()?;
     let directory = place.data_dir.display();
     let Some(pid) = place.process() else {
-        println!("cluster {} in {directory} does not run", facts.id);
+        say!("cluster {} in {directory} does not run", facts.id);
         return Ok(ExitCode::FAILURE);
     };
-    println!("cluster   {} in {directory}, process {pid}", facts.id);
-    println!("api       https://{}", facts.listen);
-    println!("pods      {}", facts.pod_cidr);
+    say!("cluster   {} in {directory}, process {pid}", facts.id);
+    say!("api       https://{}", facts.listen);
+    say!("pods      {}", facts.pod_cidr);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let asked = runtime.block_on(async { tokio::time::timeout(DEADLINE, ask(place, &facts)).await });
     match asked {
         Ok(Ok((ready, phases))) => {
-            println!("node      {} is {}", facts.node_name, if ready { "Ready" } else { "NotReady" });
+            say!("node      {} is {}", facts.node_name, if ready { "Ready" } else { "NotReady" });
             let counts: Vec<String> = phases.iter().map(|(phase, count)| format!("{count} {phase}")).collect();
-            println!("running   {}", if counts.is_empty() { "no pods".to_owned() } else { counts.join(", ") });
+            say!("running   {}", if counts.is_empty() { "no pods".to_owned() } else { counts.join(", ") });
             Ok(if ready { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Ok(Err(error)) => {
-            println!("node      unknown: {error}");
+            say!("node      unknown: {error}");
             Ok(ExitCode::FAILURE)
         }
         Err(_) => {
-            println!("node      unknown: the API does not answer within {} s", DEADLINE.as_secs());
+            say!("node      unknown: the API does not answer within {} s", DEADLINE.as_secs());
             Ok(ExitCode::FAILURE)
         }
     }

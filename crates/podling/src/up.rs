@@ -76,7 +76,6 @@ fn start_log() {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
 }
 
-#[expect(clippy::print_stdout, reason = "the one line that tells that the node is ready")]
 async fn serve(options: Options, begun: Instant) -> anyhow::Result<()> {
     let progress = Progress::of("starting");
     let place = options.place.clone();
@@ -122,7 +121,7 @@ async fn serve(options: Options, begun: Instant) -> anyhow::Result<()> {
     enter(&place, &options, &authority, &mut facts)?;
     drop(progress);
     let (name, listen) = (&facts.node_name, facts.listen);
-    println!("node {name} is Ready after {} ms; the API is at https://{listen}", begun.elapsed().as_millis());
+    say!("node {name} is Ready after {} ms; the API is at https://{listen}", begun.elapsed().as_millis());
     signals::ended().await?;
     stop.send_replace(true);
     for task in [running, controllers, listening] {

@@ -13,9 +13,8 @@ pub(crate) fn git_version() -> String {
 }
 
 /// Prints all of it.
-#[expect(clippy::print_stdout, reason = "the command's answer")]
 #[expect(clippy::unnecessary_wraps, reason = "a command like the others")]
 pub(crate) fn print() -> anyhow::Result<()> {
-    println!("podling {}\ncommit {COMMIT}\nKubernetes {KUBERNETES}", env!("CARGO_PKG_VERSION"));
+    say!("podling {}\ncommit {COMMIT}\nKubernetes {KUBERNETES}", env!("CARGO_PKG_VERSION"));
     Ok(())
 }
