@@ -265,11 +265,13 @@ impl Agent {
 
     /// Once all pods are known, a sandbox without one belongs to a pod that was deleted while no agent ran.
     async fn bury_orphans(&mut self) {
-        for (uid, sandbox) in self.adopted.drain() {
+        for (uid, sandbox) in std::mem::take(&mut self.adopted) {
             tracing::info!(uid, "removing the sandbox of a pod that has gone");
             let address = sandbox.spec().annotations.get(annotation::ADDRESS).and_then(|text| text.parse().ok());
             if let Err(error) = sandbox.remove().await {
                 tracing::warn!(%error, uid, "removing a sandbox");
+                // The next complete view of all pods is the next try.
+                self.adopted.insert(uid, sandbox);
                 continue;
             }
             if let Some(address) = address {
