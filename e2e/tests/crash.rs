@@ -216,8 +216,11 @@ fn two_clusters_live_side_by_side() {
     if !e2e::can_run() {
         return;
     }
+    // At the same moment: each must find a range of its own all the same.
+    let other = std::thread::spawn(Cluster::with_busybox);
     let mut one = Cluster::with_busybox();
-    let other = Cluster::with_busybox();
+    let other = other.join().expect("it starts");
+    assert_ne!(one.facts()["pod_cidr"], other.facts()["pod_cidr"]);
     for cluster in [&one, &other] {
         cluster.run("same-name", shell_pod("exec sleep 3600", "Always"));
     }

@@ -245,6 +245,18 @@ pub(crate) fn claim(facts: &Facts) -> anyhow::Result<()> {
     std::fs::write(&path, facts.pod_cidr.to_string()).with_context(|| format!("writing {}", path.display()))
 }
 
+/// Finds a free range and claims it. Clusters that start at the same moment do so one after the other, or they would take the same.
+pub(crate) fn claim_free_range(id: &str) -> anyhow::Result<Ipv4Net> {
+    let directory = Path::new(RUN).join(id);
+    let doing = || format!("claiming a range in {}", directory.display());
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory).with_context(doing)?;
+    let turn = std::fs::File::open(RUN).with_context(doing)?;
+    turn.lock().with_context(doing)?;
+    let range = free_range()?;
+    std::fs::write(directory.join("range"), range.to_string()).with_context(doing)?;
+    Ok(range)
+}
+
 /// The ranges of the clusters that were started on this machine since it booted.
 fn claims() -> impl Iterator<Item = Ipv4Net> {
     let clusters = std::fs::read_dir(RUN).into_iter().flatten().flatten();
@@ -252,7 +264,7 @@ fn claims() -> impl Iterator<Item = Ipv4Net> {
 }
 
 /// The first range of 65 536 addresses that nothing on this machine uses.
-pub(crate) fn free_range() -> anyhow::Result<Ipv4Net> {
+fn free_range() -> anyhow::Result<Ipv4Net> {
     let mut used = network::used_ranges().context("reading the machine's routes")?;
     used.extend(claims());
     let overlaps =

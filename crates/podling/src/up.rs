@@ -148,17 +148,9 @@ async fn open_store(place: &Place) -> anyhow::Result<store::Disk> {
 /// The facts of this cluster: those of the last run where the options say nothing else.
 fn facts(place: &Place, options: &Options) -> anyhow::Result<Facts> {
     let known = place.facts()?;
-    let default_listen = SocketAddr::from(([127, 0, 0, 1], 6443));
     let mut facts = match known {
         Some(facts) => facts,
-        None => Facts {
-            id: cluster::new_id()?,
-            pod_cidr: options.pod_cidr.map_or_else(cluster::free_range, Ok)?,
-            node_name: options.node_name.clone().map_or_else(machine_name, Ok)?,
-            node_address: network::node_address().context("finding the machine's address")?,
-            listen: default_listen,
-            kubeconfig: None,
-        },
+        None => new_facts(options)?,
     };
     if let Some(range) = options.pod_cidr.filter(|range| *range != facts.pod_cidr) {
         bail!(
@@ -172,6 +164,15 @@ fn facts(place: &Place, options: &Options) -> anyhow::Result<Facts> {
     }
     facts.listen = options.listen.unwrap_or(facts.listen);
     Ok(facts)
+}
+
+fn new_facts(options: &Options) -> anyhow::Result<Facts> {
+    let id = cluster::new_id()?;
+    let node_name = options.node_name.clone().map_or_else(machine_name, Ok)?;
+    let node_address = network::node_address().context("finding the machine's address")?;
+    let pod_cidr = options.pod_cidr.map_or_else(|| cluster::claim_free_range(&id), Ok)?;
+    let listen = SocketAddr::from(([127, 0, 0, 1], 6443));
+    Ok(Facts { id, pod_cidr, node_name, node_address, listen, kubeconfig: None })
 }
 
 fn machine_name() -> anyhow::Result<String> {
