@@ -67,7 +67,7 @@ impl Shim {
             let message = format!("container {id} cannot be started twice");
             return self.reply(agent, seq, Err(Failure { class: FailureClass::Os(libc::EEXIST), message }));
         }
-        match Running::start(spec, &self.sandbox, self.spec.host_pid, agent, seq) {
+        match Running::start(spec, &self.sandbox, self.host_pid, agent, seq) {
             Ok(running) => drop(self.containers.insert(id, running)),
             Err(error) => self.reply(agent, seq, Err(error.into())),
         }

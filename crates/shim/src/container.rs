@@ -14,7 +14,7 @@ use crate::log::Log;
 use crate::packet;
 use crate::protocol::{Exit, Failure, Record};
 use crate::sandbox::Sandbox;
-use crate::spec::{Container, Process};
+use crate::spec::{Cgroup, Container};
 use crate::stdio::{Output, pipe, set_nonblocking};
 use crate::sys;
 
@@ -120,7 +120,7 @@ impl Running {
             init::run_container(&spec, &spec.cgroup.tasks, stdio, &theirs, &sandbox.shm)
         })?;
         // Only the child needed these; a sandbox is idle nearly all its life, and there may be many.
-        let spec = Container { process: Process::default(), layers: Vec::new(), mounts: Vec::new(), ..spec };
+        let spec = what_is_kept(spec);
         let record = Record { container: spec.id.clone(), pid, started_ns: now_ns(), exit: None };
         let start = Some(Start { report, agent, seq, terminal: None });
         Ok(Running { spec, record, pid: Some(pid), start, outputs, stdin, terminal: None, log })
@@ -186,6 +186,19 @@ fn report_missing(result: io::Result<()>) {
             crate::complain(&format!("kill: {error}"));
         }
         _ => {}
+    }
+}
+
+/// Of a spec, what the parent asks for later.
+fn what_is_kept(spec: Container) -> Container {
+    Container {
+        id: spec.id,
+        dir: spec.dir,
+        cgroup: Cgroup { views: Vec::new(), ..spec.cgroup },
+        tty: spec.tty,
+        stdin: spec.stdin,
+        stdin_once: spec.stdin_once,
+        ..Container::default()
     }
 }
 

@@ -73,7 +73,9 @@ fn serve(spec: spec::Sandbox, socket: OwnedFd) -> io::Result<()> {
     answer::prepare_agent(&socket)?;
     // Best effort: a larger buffer only makes it less likely that a slow agent is dropped.
     set_socket_send_buffer_size_force(&socket, 1 << 20).unwrap_or_default();
-    serve::Shim::new(spec, sandbox, signals, socket).run()
+    let shim = serve::Shim::new(&spec, sandbox, signals, socket);
+    drop(spec);
+    shim.run()
 }
 
 /// Answers the first request with what went wrong.

@@ -78,6 +78,11 @@ impl Log {
         self.flush()
     }
 
+    /// Gives the buffer back that a burst of output needed.
+    pub fn rest(&mut self) {
+        self.out = Vec::new();
+    }
+
     fn line(&mut self, head: &[u8], tag: u8, begin: &[u8], end: &[u8]) {
         self.out.reserve(head.len() + begin.len() + end.len() + 1);
         self.out.extend_from_slice(head);
@@ -101,17 +106,20 @@ impl Log {
 
     /// By renaming only: who reads the old file reads on, and sees by the inode that there is a new one.
     fn rotate(&mut self) -> io::Result<()> {
+        // Removed first: ext4 writes a whole file to the disk before it lets the file replace another by renaming.
+        unless_missing(std::fs::remove_file(numbered(&self.path, FILES - 1)))?;
         for number in (1..FILES).rev() {
             let older = if number == 1 { self.path.clone() } else { numbered(&self.path, number - 1) };
-            match std::fs::rename(older, numbered(&self.path, number)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
+            unless_missing(std::fs::rename(older, numbered(&self.path, number)))?;
         }
         let fresh = Log::open(&self.path)?;
         (self.file, self.written) = (fresh.file, fresh.written);
         Ok(())
     }
+}
+
+fn unless_missing(result: io::Result<()>) -> io::Result<()> {
+    result.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }
 
 /// An older file of a log: 1 is the youngest, [`FILES`]` - 1` the oldest.

@@ -4,16 +4,22 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{SocketFlags, accept_with};
 
 use crate::container::{Progress, Running, Start, exit_of};
+use crate::log::Log;
 use crate::packet;
 use crate::protocol::{Failure, Message, Reply, Request};
 use crate::sandbox::{Sandbox, drain};
 use crate::spec;
 use crate::stdio::READ_BYTES;
 use crate::sys;
+
+/// Output that comes in larger pieces than this is a burst.
+const BURST: usize = 4096;
+/// A burst is over when nothing came for so long.
+const QUIET: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
 /// A further process of a container.
 #[derive(Debug)]
@@ -24,7 +30,10 @@ pub(crate) struct Extra {
 
 /// Everything there is.
 pub(crate) struct Shim {
-    pub(crate) spec: spec::Sandbox,
+    /// The containers see the machine's processes.
+    pub(crate) host_pid: bool,
+    /// They see each other's.
+    pub(crate) share_process: bool,
     pub(crate) sandbox: Sandbox,
     pub(crate) containers: BTreeMap<String, Running>,
     pub(crate) extras: BTreeMap<u64, Extra>,
@@ -35,6 +44,8 @@ pub(crate) struct Shim {
     agents: BTreeMap<u64, OwnedFd>,
     next_agent: u64,
     buffer: Vec<u8>,
+    /// Whether more pages of the buffers were touched than a quiet sandbox should hold.
+    is_warm: bool,
 }
 
 /// What a descriptor of the poll list stands for.
@@ -51,9 +62,10 @@ enum Source {
 }
 
 impl Shim {
-    pub(crate) fn new(spec: spec::Sandbox, sandbox: Sandbox, signals: OwnedFd, first_agent: OwnedFd) -> Shim {
+    pub(crate) fn new(spec: &spec::Sandbox, sandbox: Sandbox, signals: OwnedFd, first_agent: OwnedFd) -> Shim {
         Shim {
-            spec,
+            host_pid: spec.host_pid,
+            share_process: spec.share_process,
             sandbox,
             containers: BTreeMap::new(),
             extras: BTreeMap::new(),
@@ -63,6 +75,7 @@ impl Shim {
             agents: BTreeMap::from([(0, first_agent)]),
             next_agent: 1,
             buffer: vec![0; READ_BYTES],
+            is_warm: false,
         }
     }
 
@@ -80,11 +93,29 @@ impl Shim {
         }
     }
 
-    fn wait(&self) -> io::Result<Vec<(Source, PollFlags)>> {
+    fn wait(&mut self) -> io::Result<Vec<(Source, PollFlags)>> {
+        let ready = self.poll(self.is_warm.then_some(&QUIET))?;
+        if !ready.is_empty() || !self.is_warm {
+            return Ok(ready);
+        }
+        self.cool_down();
+        self.poll(None)
+    }
+
+    /// Gives back what a burst of output needed: a sandbox is idle nearly all its life, and there may be many.
+    fn cool_down(&mut self) {
+        self.is_warm = false;
+        self.buffer = Vec::new();
+        self.buffer = vec![0; READ_BYTES];
+        self.containers.values_mut().filter_map(|container| container.log.as_mut()).for_each(Log::rest);
+        sys::give_memory_back();
+    }
+
+    fn poll(&self, patience: Option<&Timespec>) -> io::Result<Vec<(Source, PollFlags)>> {
         let sources = self.sources();
         let mut polled: Vec<PollFd<'_>> =
             sources.iter().map(|(_, fd, flags)| PollFd::from_borrowed_fd(*fd, *flags)).collect();
-        match poll(&mut polled, None) {
+        match poll(&mut polled, patience) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
@@ -185,7 +216,7 @@ impl Shim {
         let Some(output) = container.outputs.get_mut(number) else {
             return;
         };
-        output.pump(&mut container.log, &mut self.buffer);
+        self.is_warm |= output.pump(&mut container.log, &mut self.buffer) > BURST;
     }
 
     fn attend(&mut self, id: &str, number: usize, client: u64, flags: PollFlags) {
@@ -276,7 +307,7 @@ impl Shim {
 
     fn end_container(&mut self, id: &str, status: i32) {
         self.advance_container(id);
-        let shares_pids = self.spec.host_pid || self.spec.share_process;
+        let shares_pids = self.host_pid || self.share_process;
         let Some(container) = self.containers.get_mut(id) else {
             return;
         };

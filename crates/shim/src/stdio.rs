@@ -71,22 +71,21 @@ impl Output {
         self.clients.iter().map(|client| (client.id, &client.sink, !client.pending.is_empty()))
     }
 
-    /// Moves what is there, once. True if there may be more at once.
-    pub(crate) fn pump(&mut self, log: &mut Option<Log>, buffer: &mut [u8]) -> bool {
+    /// Moves what is there, once. Answers how much it was.
+    pub(crate) fn pump(&mut self, log: &mut Option<Log>, buffer: &mut [u8]) -> usize {
         let Some(source) = &self.source else {
-            return false;
+            return 0;
         };
         match rustix::io::read(source, &mut *buffer) {
             Ok(0) | Err(Errno::IO) => {
                 self.end(log);
-                false
+                0
             }
             Ok(count) => {
                 self.deliver(log, &buffer[..count]);
-                count == buffer.len()
+                count
             }
-            Err(Errno::INTR) => true,
-            Err(_) => false,
+            Err(_) => 0,
         }
     }
 
