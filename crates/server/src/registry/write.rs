@@ -220,14 +220,30 @@ pub(crate) fn uid() -> String {
     let mut bytes = random::<16>();
     bytes[6] = bytes[6] & 0x0F | 0x40;
     bytes[8] = bytes[8] & 0x3F | 0x80;
-    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+    let mut text = String::with_capacity(36);
+    for (number, byte) in bytes.into_iter().enumerate() {
+        if [4, 6, 8, 10].contains(&number) {
+            text.push('-');
+        }
+        let digit = |value: u8| char::from(b"0123456789abcdef"[usize::from(value)]);
+        text.extend([digit(byte >> 4), digit(byte & 15)]);
+    }
+    text
 }
 
+/// Randomness is fetched from the kernel for many at once, and no byte of it is used twice.
 fn random<const N: usize>() -> [u8; N] {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).expect("the kernel has randomness");
-    bytes
+    thread_local! {
+        static POOL: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
+    }
+    POOL.with_borrow_mut(|pool| {
+        if pool.len() < N {
+            pool.resize(1024, 0);
+            getrandom::fill(pool).expect("the kernel has randomness");
+        }
+        let taken = pool.split_off(pool.len() - N);
+        taken.try_into().expect("so many were taken")
+    })
 }
 
 /// The version that a change names must be the object's.

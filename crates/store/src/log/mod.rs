@@ -1,6 +1,7 @@
 //! The disk log: one thread writes all transactions that wait into one frame, syncs once, and only then lets them be
 //! seen. Frames go to segment files; snapshots in the background keep the log short.
 
+mod block;
 mod faults;
 mod frame;
 mod recover;

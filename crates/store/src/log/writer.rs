@@ -138,11 +138,13 @@ impl Writer {
         }
         state.trim(self.retention);
         drop(state);
-        let changed = answers.iter().filter_map(|(_, commit)| commit.as_ref().ok());
-        self.memory.wake(changed.flat_map(|commit| commit.events.iter()));
+        let commits = answers.iter().filter_map(|(_, commit)| commit.as_ref().ok());
+        let changed: Vec<_> = commits.flat_map(|commit| commit.events.iter().cloned()).collect();
+        // Who asked goes on first: watchers have more to do, and nobody waits for them.
         for (reply, result) in answers {
             answer(reply, result);
         }
+        self.memory.wake(changed.iter());
     }
 
     fn fail(&mut self, verdicts: Vec<Verdict>, failure: Failure) {
