@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: builds podling for release and lets `e2e/examples/bench.rs` measure it.
+//! `cargo xtask bench`: builds podling for release and lets `e2e/examples/bench` measure it.
 
 use crate::command::cargo;
 use crate::{test, tools};
@@ -9,6 +9,8 @@ pub(crate) struct Arguments {
     /// Measure etcd too, of Debian's etcd-server.
     #[arg(long)]
     peers: bool,
+    /// Only these: idle, pods, creates, peers, logs, watch, reads, schedule.
+    groups: Vec<String>,
 }
 
 /// Measures.
@@ -18,5 +20,6 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let podling = test::built_podling("release")?;
     let bench = cargo(&["run", "--quiet", "--release", "--package", "e2e", "--example", "bench", "--"]);
     let bench = bench.env("PODLING_BIN", podling);
+    let bench = bench.args(&arguments.groups);
     if arguments.peers { bench.args(["--peers"]).run() } else { bench.run() }
 }

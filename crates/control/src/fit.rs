@@ -68,10 +68,12 @@ pub struct Node {
 
 /// Why a node is no place for a pod, in upstream's words; what can be said of several nodes is said once with their number.
 pub fn misfits(wants: &Wants, node: &Node) -> Vec<String> {
-    let unschedulable =
-        Taint { key: "node.kubernetes.io/unschedulable".into(), value: String::new(), effect: "NoSchedule".into() };
-    if node.is_unschedulable && !wants.tolerations.iter().any(|toleration| toleration.bears(&unschedulable)) {
-        return vec!["node(s) were unschedulable".into()];
+    if node.is_unschedulable {
+        let taint =
+            Taint { key: "node.kubernetes.io/unschedulable".into(), value: String::new(), effect: "NoSchedule".into() };
+        if !wants.tolerations.iter().any(|toleration| toleration.bears(&taint)) {
+            return vec!["node(s) were unschedulable".into()];
+        }
     }
     let is_borne = |taint: &Taint| {
         taint.effect == "PreferNoSchedule" || wants.tolerations.iter().any(|toleration| toleration.bears(taint))

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use api::status::Status;
+use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Response};
+use jiff::Timestamp;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use wire::Body;
 
@@ -13,6 +15,8 @@ use crate::render::Lines;
 
 /// How many lines wait for a slow client before its watch waits for it.
 const CAPACITY: usize = 64;
+/// Lines are joined into chunks of about this size.
+const CHUNK_BYTES: usize = 16 << 10;
 /// How often a client that wants them gets bookmarks.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 
@@ -63,15 +67,32 @@ impl Stream {
     /// A client that reads nothing until the end of its time is taken for gone.
     async fn send(&mut self, sender: &wire::body::Sender, items: &[Item], end: Instant) -> Result<(), wire::Error> {
         let now = now();
-        for item in items {
-            let sent = timeout_at(end, sender.send(self.lines.line(item, now)));
+        let mut rest = items;
+        while !rest.is_empty() {
+            let sent = timeout_at(end, sender.send(self.chunk(&mut rest, now)));
             sent.await.map_err(|_| wire::Error::Closed)??;
         }
         Ok(())
     }
+
+    /// Lines that are there together go together: each chunk costs both ends more than its bytes. One alone is not copied.
+    fn chunk(&mut self, items: &mut &[Item], now: Timestamp) -> Bytes {
+        let mut chunk = BytesMut::new();
+        while let Some((first, rest)) = items.split_first()
+            && chunk.len() < CHUNK_BYTES
+        {
+            let line = self.lines.line(first, now);
+            *items = rest;
+            if chunk.is_empty() && (rest.is_empty() || line.len() >= CHUNK_BYTES) {
+                return line;
+            }
+            chunk.extend_from_slice(&line);
+        }
+        chunk.freeze()
+    }
 }
 
 /// A watch that cannot go on says so and ends.
-fn error_line(status: &Status) -> bytes::Bytes {
+fn error_line(status: &Status) -> Bytes {
     object::frame("ERROR", &status.to_json())
 }
