@@ -28,6 +28,9 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
     let mut header = tar::Header::new_gnu();
     header.set_size(lines.len() as u64);
     header.set_mode(0o644);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
     tar.append_data(&mut header, "lines", lines.as_bytes())?;
     bench.cluster.import(IMAGE, &tar.into_inner()?, &["--cmd", "/bin/busybox"]);
     let client = bench.cluster.client();
