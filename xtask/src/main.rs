@@ -3,6 +3,7 @@
 mod bench;
 mod command;
 mod conformance;
+mod fuzz;
 mod leftovers;
 mod oracle;
 mod schema;
@@ -35,6 +36,8 @@ enum Chore {
     Bench(bench::Arguments),
     /// Compare with the real API server's answers, or record them anew
     Oracle(oracle::Arguments),
+    /// Feed random bytes to whatever reads a stranger's
+    Fuzz(fuzz::Arguments),
     /// Make crates/api/schema anew from the published Go modules of the API (wants `go`)
     Schema(schema::Arguments),
 }
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Chore::Conformance(arguments) => conformance::run(&arguments),
         Chore::Bench(arguments) => bench::run(&arguments),
         Chore::Oracle(arguments) => oracle::run(&arguments),
+        Chore::Fuzz(arguments) => fuzz::run(&arguments),
         Chore::Schema(arguments) => schema::run(&arguments),
     };
     if let Err(error) = &result {

@@ -42,7 +42,7 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
 
 /// A pod that no scheduler touches.
 fn pod(number: usize) -> Value {
-    let rare = if number % (PODS_MADE / 10) == 0 { "yes" } else { "no" };
+    let rare = if number.is_multiple_of(PODS_MADE / 10) { "yes" } else { "no" };
     json!({"apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": format!("pod-{number}"), "labels": {"rare": rare, "app": format!("app-{}", number % 100)}},
         "spec": {"schedulerName": "nobody", "containers": [{"name": "main", "image": "none"}]}})

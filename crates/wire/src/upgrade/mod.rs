@@ -21,3 +21,5 @@ pub use client::{
     channels_request, dial_channels, dial_forward, forward_request,
 };
 pub use forward::{Forward, Forwards, PendingForwards, accept_forwards};
+#[cfg(fuzzing)]
+pub use spdy::fuzz as fuzz_spdy;

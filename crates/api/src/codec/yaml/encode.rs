@@ -12,7 +12,7 @@ pub fn encode(value: &Value) -> String {
         Value::Object(fields) if !fields.is_empty() => writer.mapping(fields, 0),
         Value::Array(items) if !items.is_empty() => writer.sequence(items, 0),
         scalar => {
-            writer.scalar(scalar, 0);
+            writer.scalar(scalar, 2);
             writer.line_end();
         }
     }

@@ -22,6 +22,14 @@ pub(super) use connection::{Opened, start};
 /// A client must open all streams of an exec within this time.
 const OPEN_DEADLINE: Duration = Duration::from_secs(30);
 
+/// Reads all frames of a stranger's bytes.
+#[cfg(fuzzing)]
+pub fn fuzz(bytes: &[u8]) {
+    let mut decoder = codec::Decoder::new();
+    let mut buffer = bytes.into();
+    while let Ok(Some(_)) = decoder.decode(&mut buffer) {}
+}
+
 /// Waits for the client to open the streams that its query announced.
 pub(super) async fn serve_channels(upgraded: Upgraded, version: &str, wanted: Wanted) -> Result<Channels, Error> {
     let (out, mut opened) = start(TokioIo::new(upgraded))?;

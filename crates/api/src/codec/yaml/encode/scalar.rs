@@ -100,6 +100,7 @@ fn is_integer(text: &str) -> bool {
     u64::from_str_radix(digits, radix).is_ok_and(|n| n <= most)
 }
 
+/// Also `3e555`, which some readers take for a number too large.
 fn is_float(text: &str) -> bool {
     let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
     let (number, exponent) = unsigned.split_once(['e', 'E']).map_or((unsigned, None), |(n, e)| (n, Some(e)));
@@ -109,9 +110,7 @@ fn is_float(text: &str) -> bool {
         Some(("", fraction)) => digits(fraction),
         Some((whole, fraction)) => digits(whole) && (fraction.is_empty() || digits(fraction)),
     };
-    mantissa
-        && exponent.is_none_or(|e| digits(e.strip_prefix(['+', '-']).unwrap_or(e)))
-        && text.parse::<f64>().is_ok_and(f64::is_finite)
+    mantissa && exponent.is_none_or(|e| digits(e.strip_prefix(['+', '-']).unwrap_or(e))) && text.parse::<f64>().is_ok()
 }
 
 /// Sexagesimal numbers: other readers take `1:30` for 90.
