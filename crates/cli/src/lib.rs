@@ -29,6 +29,7 @@ use std::process::ExitCode;
 
 pub use completion::{Options as CompletionOptions, completion};
 pub use leading::verb_first;
+pub use session::duration;
 
 use failure::Failure;
 

@@ -177,7 +177,7 @@ impl Session {
 }
 
 /// A length of time in Go's notation: `90s`, `1h30m`, `500ms`, `0`.
-pub(crate) fn duration(text: &str) -> Result<std::time::Duration, String> {
+pub fn duration(text: &str) -> Result<std::time::Duration, String> {
     let wrong = || format!("time: invalid duration \"{text}\"");
     if text == "0" {
         return Ok(std::time::Duration::ZERO);

@@ -39,6 +39,8 @@ pub struct Toleration {
     is_exists: bool,
     value: String,
     effect: String,
+    /// For how long, where the taint makes pods leave; `None`: for ever.
+    seconds: Option<i64>,
 }
 
 /// What a node does not want.
@@ -122,8 +124,21 @@ impl HostPort {
     }
 }
 
+impl Taint {
+    /// Read from the object.
+    pub fn read(taint: &Value) -> Self {
+        Self { key: text(&taint["key"]), value: text(&taint["value"]), effect: text(&taint["effect"]) }
+    }
+}
+
 impl Toleration {
-    fn bears(&self, taint: &Taint) -> bool {
+    /// For how many seconds it bears a taint that makes pods leave; `None`: for ever.
+    pub fn seconds(&self) -> Option<i64> {
+        self.seconds
+    }
+
+    /// Whether a pod with it may be where the taint is.
+    pub fn bears(&self, taint: &Taint) -> bool {
         (self.effect.is_empty() || self.effect == taint.effect)
             && (self.key.is_empty() && self.is_exists || self.key == taint.key)
             && (self.is_exists || self.value == taint.value)
@@ -156,18 +171,24 @@ pub fn amounts(value: &Value) -> Amounts {
 /// What a pod wants, read from the object.
 pub fn wants(pod: &Value) -> Wants {
     let spec = &pod["spec"];
-    let tolerations = list(&spec["tolerations"]).map(|toleration| Toleration {
+    Wants {
+        requests: requests(spec),
+        selector: map(&spec["nodeSelector"]),
+        tolerations: tolerations(spec),
+        ports: ports(spec),
+    }
+}
+
+/// What a pod bears, by its spec.
+pub fn tolerations(spec: &Value) -> Vec<Toleration> {
+    let read = |toleration: &Value| Toleration {
         key: text(&toleration["key"]),
         is_exists: toleration["operator"] == "Exists",
         value: text(&toleration["value"]),
         effect: text(&toleration["effect"]),
-    });
-    Wants {
-        requests: requests(spec),
-        selector: map(&spec["nodeSelector"]),
-        tolerations: tolerations.collect(),
-        ports: ports(spec),
-    }
+        seconds: toleration["tolerationSeconds"].as_i64(),
+    };
+    list(&spec["tolerations"]).map(read).collect()
 }
 
 /// The containers together, or the largest init container where that is more.
@@ -205,14 +226,9 @@ fn ports(spec: &Value) -> Vec<HostPort> {
 
 /// What a node has, read from the object; nothing is given yet.
 pub fn node(object: &Value) -> Node {
-    let taints = list(&object["spec"]["taints"]).map(|taint| Taint {
-        key: text(&taint["key"]),
-        value: text(&taint["value"]),
-        effect: text(&taint["effect"]),
-    });
     Node {
         labels: map(&object["metadata"]["labels"]),
-        taints: taints.collect(),
+        taints: list(&object["spec"]["taints"]).map(Taint::read).collect(),
         is_unschedulable: object["spec"]["unschedulable"] == true,
         allocatable: amounts(&object["status"]["allocatable"]),
         ..Node::default()

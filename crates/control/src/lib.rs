@@ -2,10 +2,13 @@
 //!
 //! It refuses to open the store, to know addresses of nodes and to speak to them. In reading order: [`run`] starts everything, [`scheduler`]
 //! binds pods to nodes (with [`fit`], which is pure), [`namespace`] empties namespaces that are being deleted, [`belongings`] gives each
-//! namespace what it must have.
+//! namespace what it must have, [`lifecycle`] watches over nodes (with [`health`], which is pure), [`eviction`] makes pods leave nodes.
 
 pub mod belongings;
+pub mod eviction;
 pub mod fit;
+pub mod health;
+pub mod lifecycle;
 pub mod namespace;
 pub mod run;
 pub mod scheduler;

@@ -1,11 +1,13 @@
 //! Starts the scheduler and the controllers.
 
+use std::time::Duration;
+
 use client::Client;
 use client::events::Recorder;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::{belongings, namespace, scheduler};
+use crate::{belongings, eviction, lifecycle, namespace, scheduler};
 
 /// What they need.
 pub struct Config {
@@ -15,6 +17,8 @@ pub struct Config {
     pub controllers: Client,
     /// PEM of the cluster's authority, which each namespace gets a copy of.
     pub authority_pem: String,
+    /// A node from which nothing is heard for so long is not ready.
+    pub node_grace: Duration,
 }
 
 /// Runs all of them until the shutdown.
@@ -23,7 +27,11 @@ pub async fn run(config: Config, shutdown: watch::Receiver<bool>) {
     let recorder = Recorder::start(config.scheduler.clone(), "default-scheduler", String::new());
     tasks.spawn(scheduler::run(config.scheduler, recorder, shutdown.clone()));
     tasks.spawn(namespace::run(config.controllers.clone(), shutdown.clone()));
-    tasks.spawn(belongings::run(config.controllers, config.authority_pem, shutdown));
+    tasks.spawn(belongings::run(config.controllers.clone(), config.authority_pem, shutdown.clone()));
+    let recorder = Recorder::start(config.controllers.clone(), "node-controller", String::new());
+    tasks.spawn(lifecycle::run(config.controllers.clone(), recorder, config.node_grace, shutdown.clone()));
+    let recorder = Recorder::start(config.controllers.clone(), "taint-eviction-controller", String::new());
+    tasks.spawn(eviction::run(config.controllers, recorder, shutdown));
     while let Some(ended) = tasks.join_next().await {
         if let Err(error) = ended {
             tracing::error!(%error, "a controller broke down");

@@ -1,10 +1,15 @@
 //! The scheduler and the controllers against a real API server in this process.
 
+use std::time::Duration;
+
 use anyhow::Context;
 use client::{Client, Delete, resource};
 use control::Config;
 use serde_json::{Value, json};
 use testkit::{Cluster, eventually};
+
+/// Short, so that tests of silent nodes need not wait long.
+const GRACE: Duration = Duration::from_secs(2);
 
 async fn start() -> anyhow::Result<(Cluster, Client)> {
     let cluster = Cluster::start().await?;
@@ -12,6 +17,7 @@ async fn start() -> anyhow::Result<(Cluster, Client)> {
         scheduler: cluster.client("system:kube-scheduler", &[]),
         controllers: cluster.client("system:kube-controller-manager", &[]),
         authority_pem: "PEM".into(),
+        node_grace: GRACE,
     };
     tokio::spawn(control::run(config, cluster.shutdown()));
     let admin = cluster.admin();
@@ -121,4 +127,76 @@ async fn a_namespace_is_furnished_and_emptied() -> anyhow::Result<()> {
         gone.is_err_and(|error| error.is_not_found()).then_some(())
     })
     .await
+}
+
+async fn beat(client: &Client, name: &str, number: u32) -> anyhow::Result<()> {
+    let path = resource::LEASES.object(Some("kube-node-lease"), name);
+    let spec = json!({"holderIdentity": name, "renewTime": format!("2026-01-01T00:00:{number:02}.000000Z")});
+    let lease =
+        json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": name}, "spec": spec});
+    if client.patch(&path, client::Patch::Merge, &json!({"spec": spec})).await.is_err() {
+        client.create(&resource::LEASES.collection(Some("kube-node-lease")), &lease).await?;
+    }
+    Ok(())
+}
+
+async fn say_ready(client: &Client, name: &str) -> anyhow::Result<()> {
+    let ready = json!({"status": {"conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady"}]}});
+    client.patch(&resource::NODES.subresource(None, name, "status"), client::Patch::Strategic, &ready).await?;
+    Ok(())
+}
+
+/// The taints of a node, once there are so many.
+async fn taints(client: &Client, name: &str, count: usize) -> anyhow::Result<Vec<String>> {
+    eventually("the taints of the node", async || {
+        let node = client.get(&resource::NODES.object(None, name)).await.ok()?;
+        let taints = node["spec"]["taints"].as_array().cloned().unwrap_or_default();
+        let text = |taint: &Value, field: &str| taint[field].as_str().unwrap_or_default().to_owned();
+        let shown: Vec<String> = taints.iter().map(|t| format!("{}:{}", text(t, "key"), text(t, "effect"))).collect();
+        (shown.len() == count).then_some(shown)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_silent_node_loses_its_pods_and_comes_back() -> anyhow::Result<()> {
+    let (_cluster, admin) = start().await?;
+    for name in ["lives", "stops"] {
+        add_node(&admin, name, "4").await?;
+        say_ready(&admin, name).await?;
+        beat(&admin, name, 0).await?;
+    }
+    let bears = json!([{"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 1}]);
+    let selector = json!({"kubernetes.io/hostname": "stops"});
+    let labels = json!({"metadata": {"labels": selector}});
+    admin.patch(&resource::NODES.object(None, "stops"), client::Patch::Merge, &labels).await?;
+    let mut spec = asking("1");
+    spec["tolerations"] = bears;
+    spec["nodeSelector"] = selector;
+    add_pod(&admin, "lost", spec).await?;
+    assert_eq!(node_of(&admin, "lost").await?, "stops");
+    let alive = tokio::spawn({
+        let admin = admin.clone();
+        async move {
+            let mut ticks = tokio::time::interval(GRACE / 4);
+            for number in 1..60 {
+                ticks.tick().await;
+                drop(beat(&admin, "lives", number).await);
+            }
+        }
+    });
+    let unreachable = "node.kubernetes.io/unreachable";
+    let want = [format!("{unreachable}:NoSchedule"), format!("{unreachable}:NoExecute")];
+    assert_eq!(taints(&admin, "stops", 2).await?, want);
+    eventually("the pod to be told to go", async || {
+        let pod = pod(&admin, "lost").await;
+        pod.is_none_or(|pod| !pod["metadata"]["deletionTimestamp"].is_null()).then_some(())
+    })
+    .await?;
+    beat(&admin, "stops", 30).await?;
+    say_ready(&admin, "stops").await?;
+    assert!(taints(&admin, "stops", 0).await?.is_empty());
+    assert!(taints(&admin, "lives", 0).await?.is_empty());
+    alive.abort();
+    Ok(())
 }

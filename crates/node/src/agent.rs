@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use client::cache::{Cache, Change};
 use client::{Client, resource};
@@ -45,6 +46,8 @@ pub struct Config {
     pub version: String,
     /// The port on which this node answers for logs and streams.
     pub port: u16,
+    /// The cluster takes a node for lost from which it hears nothing for so long.
+    pub grace: Duration,
 }
 
 /// What all workers share.
@@ -137,6 +140,7 @@ pub struct Agent {
     version: String,
     block: Ipv4Net,
     port: u16,
+    grace: Duration,
 }
 
 impl Agent {
@@ -146,7 +150,7 @@ impl Agent {
     /// # Errors
     /// [`Error::Failed`] or [`Error::Api`] naming the step.
     pub async fn start(config: Config, shutdown: watch::Receiver<bool>) -> Result<Self, Error> {
-        let Config { node_name, client, runtime, directory, block, version, port, .. } = config;
+        let Config { node_name, client, runtime, directory, block, version, port, grace, .. } = config;
         let recorder = Events::new(client::events::Recorder::start(client.clone(), "podling", node_name.clone()));
         let addresses = Addresses::new(config.network, block);
         addresses.set_up()?;
@@ -166,7 +170,7 @@ impl Agent {
         let selector = vec![("fieldSelector".to_owned(), format!("spec.nodeName={node_name}"))];
         let (_, pods) = Cache::start(client, resource::PODS.collection(None), selector, shutdown);
         let (workers, tasks, orders) = (JoinSet::new(), HashMap::new(), HashMap::new());
-        let agent = Self { shared, adopted, pods, workers, tasks, orders, version, block, port };
+        let agent = Self { shared, adopted, pods, workers, tasks, orders, version, block, port, grace };
         agent.registration().register().await?;
         Ok(agent)
     }
@@ -177,6 +181,7 @@ impl Agent {
             version: self.version.clone(),
             block: self.block,
             port: self.port,
+            grace: self.grace,
         }
     }
 

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use runtime::image::architecture;
 use serde_json::{Value, json};
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::Error;
 use crate::agent::{Shared, text};
@@ -19,10 +19,12 @@ use crate::pressure::{self, Pressure};
 use crate::resources::Capacity;
 
 const LEASE_NAMESPACE: &str = "kube-node-lease";
-const LEASE_SECONDS: u64 = 40;
+/// The longest time between two signs of life.
 const BEAT: Duration = Duration::from_secs(10);
+/// So many signs of life are given in the time after which the cluster takes the node for lost.
+const BEATS_OF_GRACE: u32 = 4;
 /// Beside the lease, the node's status is written so rarely.
-const STATUS_BEATS: u64 = 30;
+const STATUS: Duration = Duration::from_secs(300);
 const MAX_PODS: u64 = 1000;
 
 /// What the machine has: cores, memory, and the disk that holds `directory`.
@@ -53,6 +55,7 @@ pub struct Registration {
     pub(crate) version: String,
     pub(crate) block: Ipv4Net,
     pub(crate) port: u16,
+    pub(crate) grace: Duration,
 }
 
 impl Registration {
@@ -79,22 +82,29 @@ impl Registration {
 
     /// Renews the lease every ten seconds, and the status now and then, until the shutdown.
     pub async fn beat(self, mut shutdown: watch::Receiver<bool>) {
-        let mut ticks = interval(BEAT);
+        let beat = BEAT.min(self.grace / BEATS_OF_GRACE);
+        let mut ticks = interval(beat);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         ticks.tick().await;
-        let mut beats: u64 = 0;
+        let mut reported = Instant::now();
+        let mut was_lost = false;
         loop {
             tokio::select! {
                 () = wire::listen::stopped(&mut shutdown) => return,
-                _ = ticks.tick() => beats += 1,
+                _ = ticks.tick() => {}
             }
             if let Err(error) = self.renew().await {
                 tracing::warn!(error = error.chain(), "renewing the node's lease");
+                was_lost = true;
+                continue;
             }
-            if beats.is_multiple_of(STATUS_BEATS)
-                && let Err(error) = self.report().await
-            {
-                tracing::warn!(error = error.chain(), "reporting the node's status");
+            // Who was not heard may have been taken for lost.
+            if !was_lost && reported.elapsed() < STATUS {
+                continue;
+            }
+            match self.report().await {
+                Ok(()) => (reported, was_lost) = (Instant::now(), false),
+                Err(error) => tracing::warn!(error = error.chain(), "reporting the node's status"),
             }
         }
     }
@@ -173,7 +183,8 @@ impl Registration {
         let name = &self.shared.node_name;
         let path = resource::LEASES.object(Some(LEASE_NAMESPACE), name);
         let now = time::format_micro(Timestamp::now());
-        let patch = json!({"spec": {"renewTime": now, "holderIdentity": name, "leaseDurationSeconds": LEASE_SECONDS}});
+        let patch =
+            json!({"spec": {"renewTime": now, "holderIdentity": name, "leaseDurationSeconds": self.grace.as_secs()}});
         match self.shared.client.patch(&path, Patch::Merge, &patch).await {
             Ok(_) => Ok(()),
             Err(error) if error.is_not_found() => {

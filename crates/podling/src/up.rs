@@ -50,6 +50,9 @@ pub(crate) struct Options {
     /// Believe registries that this authority vouches for (PEM)
     #[arg(long, value_name = "FILE")]
     registry_ca: Option<PathBuf>,
+    /// A node from which nothing is heard for so long is not ready (at least 2s)
+    #[arg(long, value_name = "DURATION", default_value = "40s", value_parser = node_grace)]
+    node_grace: Duration,
     /// The process was started by `up --detach`
     #[arg(long, hide = true)]
     pub(crate) detached: bool,
@@ -111,6 +114,7 @@ async fn serve(options: Options, begun: Instant) -> anyhow::Result<()> {
         scheduler: local(&server, Identity::new("system:kube-scheduler", &[])),
         controllers: local(&server, Identity::new("system:kube-controller-manager", &[])),
         authority_pem: authority.certificate_pem().to_owned(),
+        node_grace: options.node_grace,
     };
     let controllers = tokio::spawn(control::run(control, shutdown.clone()));
     let agent_config = agent(&options, &place, &facts, &server)?;
@@ -129,6 +133,14 @@ async fn serve(options: Options, begun: Instant) -> anyhow::Result<()> {
     }
     place.leave(lock);
     Ok(())
+}
+
+/// Shorter, and a busy machine would seem lost.
+const LEAST_GRACE: Duration = Duration::from_secs(2);
+
+fn node_grace(text: &str) -> Result<Duration, String> {
+    let grace = cli::duration(text)?;
+    if grace < LEAST_GRACE { Err("must be at least 2s".to_owned()) } else { Ok(grace) }
 }
 
 /// Opens the store. One that a process holds which is just ending, as after a `kill -9`, is waited for.
@@ -233,6 +245,7 @@ fn agent(
         directory: place.file("node"),
         version: version::git_version(),
         port: facts.listen.port(),
+        grace: options.node_grace,
     })
 }
 
