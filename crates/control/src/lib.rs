@@ -2,7 +2,8 @@
 //!
 //! It refuses to open the store, to know addresses of nodes and to speak to them. In reading order: [`run`] starts everything, [`scheduler`]
 //! binds pods to nodes (with [`fit`], which is pure), [`namespace`] empties namespaces that are being deleted, [`belongings`] gives each
-//! namespace what it must have, [`lifecycle`] watches over nodes (with [`health`], which is pure), [`eviction`] makes pods leave nodes.
+//! namespace what it must have, [`lifecycle`] watches over nodes (with [`health`], which is pure), [`eviction`] makes pods leave nodes,
+//! [`orphans`] takes away what nodes that are gone have left.
 
 pub mod belongings;
 pub mod eviction;
@@ -10,6 +11,7 @@ pub mod fit;
 pub mod health;
 pub mod lifecycle;
 pub mod namespace;
+pub mod orphans;
 pub mod run;
 pub mod scheduler;
 pub mod snapshot;

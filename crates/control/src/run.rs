@@ -7,7 +7,7 @@ use client::events::Recorder;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::{belongings, eviction, lifecycle, namespace, scheduler};
+use crate::{belongings, eviction, lifecycle, namespace, orphans, scheduler};
 
 /// What they need.
 pub struct Config {
@@ -31,7 +31,8 @@ pub async fn run(config: Config, shutdown: watch::Receiver<bool>) {
     let recorder = Recorder::start(config.controllers.clone(), "node-controller", String::new());
     tasks.spawn(lifecycle::run(config.controllers.clone(), recorder, config.node_grace, shutdown.clone()));
     let recorder = Recorder::start(config.controllers.clone(), "taint-eviction-controller", String::new());
-    tasks.spawn(eviction::run(config.controllers, recorder, shutdown));
+    tasks.spawn(eviction::run(config.controllers.clone(), recorder, shutdown.clone()));
+    tasks.spawn(orphans::run(config.controllers, config.node_grace, shutdown));
     while let Some(ended) = tasks.join_next().await {
         if let Err(error) = ended {
             tracing::error!(%error, "a controller broke down");

@@ -1,0 +1,155 @@
+//! Takes away what nodes that are gone have left: their pods, then their blocks of addresses.
+
+use std::time::Duration;
+
+use api::time;
+use client::cache::{Cache, Change, Key};
+use client::queue::Queue;
+use client::{Client, Delete, Patch, resource};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+/// The namespace of the leases by which nodes hold blocks of addresses.
+pub const BLOCKS: &str = "podling-blocks";
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Runs until the shutdown. What belongs to a node that is not there is left alone for `quarantine`: it may be about to come.
+pub async fn run(client: Client, quarantine: Duration, mut shutdown: watch::Receiver<bool>) {
+    let mut orphans = Orphans::start(client, quarantine, &shutdown);
+    loop {
+        tokio::select! {
+            () = client::stopped(&mut shutdown) => return,
+            change = orphans.node_changes.recv() => match change {
+                Some(Change::Removed(node)) => orphans.suspect(&Key::of(&node).name),
+                Some(_) => {}
+                None => return,
+            },
+            change = orphans.pod_changes.recv() => match change {
+                Some(Change::Set(pod)) => orphans.suspect(text(&pod["spec"]["nodeName"])),
+                // The last pod that goes lets the blocks go.
+                Some(Change::Removed(pod)) => orphans.suspect_now(text(&pod["spec"]["nodeName"])),
+                Some(Change::Synced) => {}
+                None => return,
+            },
+            change = orphans.block_changes.recv() => match change {
+                Some(Change::Set(lease)) => orphans.suspect(text(&lease["spec"]["holderIdentity"])),
+                Some(_) => {}
+                None => return,
+            },
+            node = orphans.queue.next() => orphans.look(&node).await,
+        }
+    }
+}
+
+struct Orphans {
+    client: Client,
+    quarantine: Duration,
+    nodes: Cache,
+    pods: Cache,
+    blocks: Cache,
+    node_changes: mpsc::Receiver<Change>,
+    pod_changes: mpsc::Receiver<Change>,
+    block_changes: mpsc::Receiver<Change>,
+    queue: Queue<String>,
+}
+
+impl Orphans {
+    fn start(client: Client, quarantine: Duration, shutdown: &watch::Receiver<bool>) -> Self {
+        let follow = |path: String, trim: fn(&mut Value)| {
+            Cache::start_trimmed(client.clone(), path, Vec::new(), trim, shutdown.clone())
+        };
+        let (nodes, node_changes) = follow(resource::NODES.collection(None), |node| {
+            *node = json!({"metadata": node["metadata"].take()});
+        });
+        let (pods, pod_changes) = follow(resource::PODS.collection(None), trim_pod);
+        let (blocks, block_changes) = follow(resource::LEASES.collection(Some(BLOCKS)), |_| {});
+        let queue = Queue::default();
+        Self { client, quarantine, nodes, pods, blocks, node_changes, pod_changes, block_changes, queue }
+    }
+
+    fn is_there(&self, node: &str) -> bool {
+        node.is_empty() || self.nodes.get(&Key { namespace: String::new(), name: node.to_owned() }).is_some()
+    }
+
+    fn suspect(&self, node: &str) {
+        if !self.is_there(node) {
+            self.queue.add_at(node.to_owned(), Instant::now() + self.quarantine);
+        }
+    }
+
+    fn suspect_now(&self, node: &str) {
+        if !self.is_there(node) && self.pods_of(node).next().is_none() {
+            self.queue.add(node.to_owned());
+        }
+    }
+
+    fn pods_of<'a>(&'a self, node: &'a str) -> impl Iterator<Item = std::sync::Arc<Value>> + 'a {
+        self.pods.list().into_iter().filter(move |pod| pod["spec"]["nodeName"] == node)
+    }
+
+    async fn look(&self, node: &str) {
+        if self.is_there(node) {
+            return;
+        }
+        if let Err(error) = self.clear(node).await {
+            tracing::debug!(%error, node, "clearing away what a node has left");
+            self.queue.add_at(node.to_owned(), Instant::now() + RETRY);
+        }
+    }
+
+    async fn clear(&self, node: &str) -> Result<(), client::Error> {
+        // The cache may be behind; a node's pods are not ended for that.
+        match self.client.get(&resource::NODES.object(None, node)).await {
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error),
+            Ok(_) => return Ok(()),
+        }
+        let pods: Vec<_> = self.pods_of(node).collect();
+        for pod in &pods {
+            unless_gone(self.end(pod).await)?;
+        }
+        let holds = |lease: &std::sync::Arc<Value>| lease["spec"]["holderIdentity"] == node;
+        let blocks = self.blocks.list().into_iter().filter(holds).filter(|_| pods.is_empty());
+        for block in blocks {
+            let path = resource::LEASES.object(Some(BLOCKS), &Key::of(&block).name);
+            let only = Delete { uid: block["metadata"]["uid"].as_str().map(str::to_owned), ..Delete::default() };
+            unless_gone(self.client.delete(&path, &only).await.map(drop))?;
+        }
+        Ok(())
+    }
+
+    /// Nobody is left who could say that the pod has ended.
+    async fn end(&self, pod: &Value) -> Result<(), client::Error> {
+        let (key, uid) = (Key::of(pod), &pod["metadata"]["uid"]);
+        let path = resource::PODS.object(Some(&key.namespace), &key.name);
+        if !matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed")) {
+            let condition = json!({
+                "type": "DisruptionTarget",
+                "status": "True",
+                "reason": "DeletionByPodGC",
+                "message": "PodGC: node no longer exists",
+                "lastTransitionTime": time::format(Timestamp::now()),
+            });
+            let patch = json!({"metadata": {"uid": uid}, "status": {"phase": "Failed", "conditions": [condition]}});
+            self.client.patch(&format!("{path}/status"), Patch::Strategic, &patch).await?;
+        }
+        let now = Delete { uid: uid.as_str().map(str::to_owned), grace_seconds: Some(0), ..Delete::default() };
+        self.client.delete(&path, &now).await.map(drop)
+    }
+}
+
+fn unless_gone(result: Result<(), client::Error>) -> Result<(), client::Error> {
+    result.or_else(|error| if error.is_not_found() || error.is_conflict() { Ok(()) } else { Err(error) })
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+fn trim_pod(pod: &mut Value) {
+    let (node, phase) = (pod["spec"]["nodeName"].take(), pod["status"]["phase"].take());
+    pod["spec"] = json!({"nodeName": node});
+    pod["status"] = json!({"phase": phase});
+}
