@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use api::quantity::Quantity;
 use serde_json::Value;
 
+use crate::affinity::Affinity;
+
 /// Amounts by resource: thousandths of a core for `cpu`, whole units for all others.
 pub type Amounts = BTreeMap<String, u64>;
 
@@ -15,6 +17,10 @@ pub struct Wants {
     pub requests: Amounts,
     /// Labels that its node must have.
     pub selector: BTreeMap<String, String>,
+    /// Which nodes it must or would like to be on, beyond that.
+    pub affinity: Affinity,
+    /// The controller whose pods should not all be on one node.
+    pub group: Option<String>,
     /// Taints that it bears.
     pub tolerations: Vec<Toleration>,
     /// Ports of the node that it takes.
@@ -54,6 +60,8 @@ pub struct Taint {
 /// What a node has.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Node {
+    /// Its name.
+    pub name: String,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// Its taints.
@@ -66,6 +74,16 @@ pub struct Node {
     pub requested: Amounts,
     /// Ports that are taken.
     pub ports: Vec<HostPort>,
+    /// How many pods of each controller are there.
+    pub groups: BTreeMap<String, u64>,
+}
+
+impl Node {
+    /// How many of its taints say that the pod had better go elsewhere.
+    pub fn unwanted(&self, wants: &Wants) -> u64 {
+        let soft = self.taints.iter().filter(|taint| taint.effect == "PreferNoSchedule");
+        soft.filter(|taint| !wants.tolerations.iter().any(|toleration| toleration.bears(taint))).count() as u64
+    }
 }
 
 /// Why a node is no place for a pod, in upstream's words; what can be said of several nodes is said once with their number.
@@ -83,7 +101,8 @@ pub fn misfits(wants: &Wants, node: &Node) -> Vec<String> {
     if !node.taints.iter().all(is_borne) {
         return vec!["node(s) had untolerated taint(s)".into()];
     }
-    if !wants.selector.iter().all(|(key, value)| node.labels.get(key) == Some(value)) {
+    let is_selected = wants.selector.iter().all(|(key, value)| node.labels.get(key) == Some(value));
+    if !is_selected || !wants.affinity.allows(&node.name, &node.labels) {
         return vec!["node(s) didn't match Pod's node affinity/selector".into()];
     }
     if wants.ports.iter().any(|wanted| node.ports.iter().any(|taken| taken.conflicts(wanted))) {
@@ -101,17 +120,6 @@ pub fn misfits(wants: &Wants, node: &Node) -> Vec<String> {
             },
         )
         .collect()
-}
-
-/// How much would be left, in thousandths: the mean over CPU and memory. More is better.
-pub fn score(wants: &Wants, node: &Node) -> u64 {
-    let left = |resource: &str| {
-        let amount = |map: &Amounts| map.get(resource).copied().unwrap_or(0);
-        let all = amount(&node.allocatable);
-        let used = amount(&node.requested) + amount(&wants.requests);
-        all.saturating_sub(used).saturating_mul(1000).checked_div(all).unwrap_or(0)
-    };
-    u64::midpoint(left("cpu"), left("memory"))
 }
 
 impl HostPort {
@@ -174,9 +182,16 @@ pub fn wants(pod: &Value) -> Wants {
     Wants {
         requests: requests(spec),
         selector: map(&spec["nodeSelector"]),
+        affinity: Affinity::read(spec),
+        group: owner(pod),
         tolerations: tolerations(spec),
         ports: ports(spec),
     }
+}
+
+fn owner(pod: &Value) -> Option<String> {
+    let controller = list(&pod["metadata"]["ownerReferences"]).find(|owner| owner["controller"] == true)?;
+    controller["uid"].as_str().map(str::to_owned)
 }
 
 /// What a pod bears, by its spec.
@@ -227,6 +242,7 @@ fn ports(spec: &Value) -> Vec<HostPort> {
 /// What a node has, read from the object; nothing is given yet.
 pub fn node(object: &Value) -> Node {
     Node {
+        name: text(&object["metadata"]["name"]),
         labels: map(&object["metadata"]["labels"]),
         taints: list(&object["spec"]["taints"]).map(Taint::read).collect(),
         is_unschedulable: object["spec"]["unschedulable"] == true,

@@ -1,10 +1,11 @@
 //! The scheduler and the controllers: each watches, decides purely, and writes through the API like any other client.
 //!
 //! It refuses to open the store, to know addresses of nodes and to speak to them. In reading order: [`run`] starts everything, [`scheduler`]
-//! binds pods to nodes (with [`fit`], which is pure), [`namespace`] empties namespaces that are being deleted, [`belongings`] gives each
+//! binds pods to nodes (with [`fit`], [`affinity`] and [`score`], which are pure, over a [`snapshot`]), [`namespace`] empties namespaces that are being deleted, [`belongings`] gives each
 //! namespace what it must have, [`lifecycle`] watches over nodes (with [`health`], which is pure), [`eviction`] makes pods leave nodes,
 //! [`orphans`] takes away what nodes that are gone have left.
 
+pub mod affinity;
 pub mod belongings;
 pub mod eviction;
 pub mod fit;
@@ -14,6 +15,7 @@ pub mod namespace;
 pub mod orphans;
 pub mod run;
 pub mod scheduler;
+pub mod score;
 pub mod snapshot;
 
 pub use run::{Config, run};

@@ -231,9 +231,7 @@ fn is_told(pod: &Value, why: &str) -> bool {
 /// Takes out of a pod what scheduling does not need.
 fn trim(pod: &mut Value) {
     if let Some(metadata) = pod["metadata"].as_object_mut() {
-        metadata.retain(|field, _| {
-            !matches!(field.as_str(), "annotations" | "labels" | "managedFields" | "ownerReferences")
-        });
+        metadata.retain(|field, _| !matches!(field.as_str(), "annotations" | "labels" | "managedFields"));
     }
     for list in ["initContainers", "containers"] {
         for fields in pod["spec"]

@@ -1,16 +1,20 @@
 //! What the scheduler knows: nodes and what their pods have taken, kept up by each change instead of counted anew.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 
 use serde_json::Value;
 
 use crate::fit::{self, Node, Wants};
+use crate::score::{self, Most, Raw};
 
 /// All nodes, and where pods are.
 #[derive(Debug, Default)]
 pub struct Snapshot {
     nodes: BTreeMap<String, Node>,
     placed: HashMap<String, (String, Wants)>,
+    /// Where the last search ended that did not look at all nodes.
+    last: String,
 }
 
 /// What became of a search for a node.
@@ -62,6 +66,10 @@ impl Snapshot {
                     node.ports.swap_remove(at);
                 }
             }
+            if let Some(count) = wants.group.as_ref().and_then(|group| node.groups.get_mut(group)) {
+                *count = count.saturating_sub(1);
+            }
+            node.groups.retain(|_, count| *count > 0);
         }
         true
     }
@@ -72,27 +80,41 @@ impl Snapshot {
             *node.requested.entry(resource.clone()).or_default() += amount;
         }
         node.ports.extend(wants.ports.iter().cloned());
+        if let Some(group) = &wants.group {
+            *node.groups.entry(group.clone()).or_default() += 1;
+        }
     }
 
-    /// The best node for a pod: the one with most left, the first by name among equals.
-    pub fn choose(&self, wants: &Wants) -> Choice {
-        let mut best: Option<(u64, &str)> = None;
+    /// The best node for a pod, the first of them in turn among equals. In large clusters not all nodes are looked at: enough that fit are, and
+    /// the next search begins where this one ended (upstream's rule).
+    pub fn choose(&mut self, wants: &Wants) -> Choice {
+        let enough = enough(self.nodes.len());
+        let last = self.last.as_str();
+        let (after, before) = ((Bound::Excluded(last), Bound::Unbounded), (Bound::Unbounded, Bound::Included(last)));
+        let around = self.nodes.range::<str, _>(after).chain(self.nodes.range::<str, _>(before));
+        let mut fitting: Vec<(&str, Raw)> = Vec::new();
         let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
-        for (name, node) in &self.nodes {
+        for (name, node) in around {
             let misfits = fit::misfits(wants, node);
-            if !misfits.is_empty() {
-                misfits.into_iter().for_each(|reason| *reasons.entry(reason).or_default() += 1);
-                continue;
+            if misfits.is_empty() {
+                fitting.push((name, score::raw(wants, name, node)));
             }
-            let score = fit::score(wants, node);
-            if best.is_none_or(|(highest, _)| score > highest) {
-                best = Some((score, name));
+            misfits.into_iter().for_each(|reason| *reasons.entry(reason).or_default() += 1);
+            if fitting.len() == enough {
+                break;
             }
         }
-        match best {
-            Some((_, name)) => Choice::Node(name.to_owned()),
-            None => Choice::None(self.refusal(&reasons)),
-        }
+        let most = Most::of(fitting.iter().map(|(_, raw)| raw));
+        // Of equals `max_by_key` gives the last: turned round, the first.
+        let best = fitting.iter().rev().max_by_key(|(_, raw)| most.score(raw));
+        let Some((name, _)) = best else { return Choice::None(self.refusal(&reasons)) };
+        let name = (*name).to_owned();
+        self.last = if fitting.len() == enough && enough < self.nodes.len() {
+            fitting.last().map(|(name, _)| (*name).to_owned()).unwrap_or_default()
+        } else {
+            String::new()
+        };
+        Choice::Node(name)
     }
 
     /// `0/3 nodes are available: 1 Insufficient cpu, 2 node(s) were unschedulable.`
@@ -104,6 +126,16 @@ impl Snapshot {
         parts.sort();
         format!("0/{} nodes are available: {}.", self.nodes.len(), parts.join(", "))
     }
+}
+
+/// So many nodes that fit are enough to choose from: all of a hundred, ever fewer of more, but never fewer than a twentieth.
+fn enough(nodes: usize) -> usize {
+    const ALL: usize = 100;
+    if nodes <= ALL {
+        return nodes;
+    }
+    let percent = 50usize.saturating_sub(nodes / 125).max(5);
+    (nodes * percent / 100).max(ALL)
 }
 
 #[cfg(test)]
@@ -137,6 +169,19 @@ mod tests {
         assert!(snapshot.release("2"));
         assert!(!snapshot.release("2"));
         assert_eq!(snapshot.choose(&wants("1")), Choice::Node("b".into()));
+    }
+
+    #[test]
+    fn of_many_nodes_each_gets_its_turn() {
+        let mut snapshot = Snapshot::default();
+        for number in 0..1000 {
+            snapshot.set_node(&node(&format!("n{number:04}"), "2"));
+        }
+        assert_eq!((enough(100), enough(1000), enough(10_000)), (100, 420, 500));
+        assert_eq!(snapshot.choose(&wants("1")), Choice::Node("n0000".into()));
+        assert_eq!(snapshot.choose(&wants("1")), Choice::Node("n0420".into()));
+        assert_eq!(snapshot.choose(&wants("1")), Choice::Node("n0840".into()));
+        assert_eq!(snapshot.choose(&wants("1")), Choice::Node("n0260".into()));
     }
 
     #[test]
