@@ -1,5 +1,6 @@
 //! Pod: containers that run on one node and share its network, hostname and volumes.
 
+mod affinity;
 mod columns;
 mod container;
 mod defaults;

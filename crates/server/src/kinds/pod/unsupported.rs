@@ -6,8 +6,7 @@ use serde_json::Value;
 use crate::tree::{is_set, items, present, text};
 
 /// Fields of the spec.
-const SPEC: [&str; 10] = [
-    "affinity",
+const SPEC: [&str; 9] = [
     "topologySpreadConstraints",
     "resourceClaims",
     "overhead",
@@ -18,6 +17,8 @@ const SPEC: [&str; 10] = [
     "ephemeralContainers",
     "preemptionPolicy",
 ];
+/// Fields of the affinity.
+const AFFINITY: [&str; 2] = ["podAffinity", "podAntiAffinity"];
 /// Fields of a container.
 const CONTAINER: [&str; 7] = [
     "livenessProbe",
@@ -54,6 +55,7 @@ pub(super) fn warnings(pod: &Value) -> Vec<String> {
         let sources = sources.filter(|name| !["name", "emptyDir", "hostPath"].contains(name));
         found.extend(sources.map(|name| format!("spec.volumes[{number}].{name}")));
     }
+    push_fields(&mut found, &spec["affinity"], "spec.affinity", &AFFINITY);
     push_fields(&mut found, &spec["securityContext"], "spec.securityContext", &POD_SECURITY);
     for list in ["initContainers", "containers"] {
         for (number, item) in items(spec, list).iter().enumerate() {

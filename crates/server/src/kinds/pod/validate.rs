@@ -6,7 +6,7 @@ use api::field::{FieldError, Path};
 use serde_json::Value;
 
 use super::container::{self, Surroundings};
-use super::{resources, volume};
+use super::{affinity, resources, volume};
 use crate::kinds::check::{self, one_of, report, report_number};
 use crate::kinds::meta;
 use crate::tree::{entries, integer, is_set, items, present, text};
@@ -45,6 +45,7 @@ pub(super) fn validate_spec(errors: &mut Vec<FieldError>, spec: &Value, path: &P
     let policies = ["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"];
     one_of(errors, &path.child("dnsPolicy"), text(spec, "dnsPolicy"), &policies);
     meta::labels(errors, spec, "nodeSelector", &path.child("nodeSelector"));
+    affinity::validate(errors, spec, path);
     security_context(errors, spec, &path.child("securityContext"));
     if is_set(spec, "shareProcessNamespace") && is_set(spec, "hostPID") {
         let detail = "ShareProcessNamespace and HostPID cannot both be enabled";
