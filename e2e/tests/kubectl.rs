@@ -176,3 +176,22 @@ fn logs_have_options() {
         assert_eq!(shell.ok("kubectl logs -l app=lines --tail=1"), "line 5\n");
     });
 }
+
+#[test]
+fn nodes_are_drained() {
+    with_each(&Finger::all(), |cluster, shell| {
+        let node = cluster.facts()["node_name"].as_str().expect("a name").to_owned();
+        let refusal = shell.refused(&format!("kubectl drain {node}"));
+        contains(&refusal, &["Pods that declare no controller (use --force to override): default/box"]);
+        let drained = shell.ok(&format!("kubectl drain {node} --force"));
+        contains(
+            &drained,
+            &[&format!("node/{node} already cordoned"), "pod/box evicted", &format!("node/{node} drained")],
+        );
+        contains(&shell.ok("kubectl get nodes"), &["Ready,SchedulingDisabled"]);
+        shell.ok("kubectl run later --image=busybox --restart=Never -- true");
+        contains(&shell.ok("kubectl get po later"), &["Pending"]);
+        assert_eq!(shell.ok(&format!("kubectl uncordon {node}")), format!("node/{node} uncordoned\n"));
+        shell.ok("kubectl wait --for=jsonpath='{.status.phase}'=Succeeded po/later --timeout=60s");
+    });
+}

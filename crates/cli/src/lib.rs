@@ -9,6 +9,7 @@ mod completion;
 mod create;
 mod delete;
 mod describe;
+mod drain;
 mod exec;
 mod facts;
 mod failure;
@@ -63,6 +64,12 @@ pub enum Command {
     PortForward(Box<forward::Options>),
     /// Wait until objects are as they should be
     Wait(Box<wait::Options>),
+    /// Let no more pods onto nodes
+    Cordon(Box<drain::CordonOptions>),
+    /// Let pods onto nodes again
+    Uncordon(Box<drain::CordonOptions>),
+    /// Let no more pods onto nodes, and make those on them leave
+    Drain(Box<drain::DrainOptions>),
     /// List the kinds of objects
     ApiResources(Box<facts::ResourceOptions>),
     /// Tell where the cluster is
@@ -100,6 +107,9 @@ async fn perform(command: Command) -> Result<(), Failure> {
         Command::Attach(options) => Box::pin(exec::attach(*options)).await,
         Command::PortForward(options) => Box::pin(forward::run(*options)).await,
         Command::Wait(options) => Box::pin(wait::run(*options)).await,
+        Command::Cordon(options) => Box::pin(drain::cordon(*options, true)).await,
+        Command::Uncordon(options) => Box::pin(drain::cordon(*options, false)).await,
+        Command::Drain(options) => Box::pin(drain::drain(*options)).await,
         Command::ApiResources(options) => Box::pin(facts::resources(*options)).await,
         Command::ClusterInfo(options) => Box::pin(facts::cluster(*options)).await,
     }
