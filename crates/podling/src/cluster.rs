@@ -144,6 +144,31 @@ impl Place {
         }
     }
 
+    /// Refuses to go on with a cluster that has lost its state or its authority: it would begin as an empty one, which ends the pods that still
+    /// run, or trust nobody whom it trusted before.
+    pub(crate) fn ensure_whole(&self, facts: &Facts) -> anyhow::Result<()> {
+        // The first start was cut off before anybody could use the cluster.
+        if facts.kubeconfig.is_none() {
+            return Ok(());
+        }
+        let directory = self.data_dir.display();
+        let is_kept = |entry: std::fs::DirEntry| entry.metadata().is_ok_and(|found| found.is_file() && found.len() > 0);
+        let store = std::fs::read_dir(self.file("store"));
+        ensure!(
+            store.is_ok_and(|mut entries| entries.any(|entry| entry.is_ok_and(is_kept))),
+            "{directory}/store has lost all that the cluster knew: put it back, or end the cluster with `podling down --purge`"
+        );
+        for name in ["ca.crt", "ca.key"] {
+            let path = self.file("pki").join(name);
+            ensure!(
+                path.exists(),
+                "{} is missing, which all clients trust: put it back, or end the cluster with `podling down --purge`",
+                path.display()
+            );
+        }
+        Ok(())
+    }
+
     /// The facts of a cluster that must be there.
     pub(crate) fn existing(&self) -> anyhow::Result<Facts> {
         match self.facts()? {
@@ -317,6 +342,25 @@ mod tests {
             std::fs::write(place.file("cluster.json"), facts.to_string()).expect("a file");
             assert!(place.facts().expect_err(id).to_string().contains("no cluster's id"));
         }
+    }
+
+    #[test]
+    fn a_cluster_that_lost_its_state_is_not_begun_anew() {
+        let (_directory, place) = place(&["store", "pki"]);
+        let facts = |kubeconfig: serde_json::Value| -> Facts {
+            serde_json::from_value(serde_json::json!({"id": "12345678", "pod_cidr": "10.42.0.0/16", "node_name": "n",
+                "node_address": "192.0.2.1", "listen": "127.0.0.1:1", "kubeconfig": kubeconfig}))
+            .expect("facts")
+        };
+        place.ensure_whole(&facts(serde_json::Value::Null)).expect("it was never used");
+        let used = facts(serde_json::json!(["/k", "podling"]));
+        let why = |place: &Place| place.ensure_whole(&used).expect_err("something is missing").to_string();
+        assert!(why(&place).contains("store has lost"));
+        std::fs::write(place.file("store").join("log-1"), "x").expect("a file");
+        std::fs::write(place.file("pki").join("ca.crt"), "x").expect("a file");
+        assert!(why(&place).contains("ca.key is missing"));
+        std::fs::write(place.file("pki").join("ca.key"), "x").expect("a file");
+        place.ensure_whole(&used).expect("all is there");
     }
 
     #[test]

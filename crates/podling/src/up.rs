@@ -83,6 +83,9 @@ async fn serve(options: Options, begun: Instant) -> anyhow::Result<()> {
     let progress = Progress::of("starting");
     let place = options.place.clone();
     place.make()?;
+    if let Some(facts) = place.facts()? {
+        place.ensure_whole(&facts)?;
+    }
     let store = open_store(&place).await?;
     let lock = place.occupy()?;
     let mut facts = facts(&place, &options)?;
