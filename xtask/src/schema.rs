@@ -30,6 +30,7 @@ const PACKAGES: &[(&str, &str)] = &[
     (API, "apps/v1"),
     (API, "autoscaling/v1"),
     (API, "batch/v1"),
+    (API, "certificates/v1"),
     (API, "networking/v1"),
     (API, "discovery/v1"),
     (API, "rbac/v1"),

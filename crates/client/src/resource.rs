@@ -93,6 +93,9 @@ pub const CONFIG_MAPS: Resource = Resource::core("configmaps");
 pub const SECRETS: Resource = Resource::core("secrets");
 /// Service accounts.
 pub const SERVICE_ACCOUNTS: Resource = Resource::core("serviceaccounts");
+/// Requests for certificates.
+pub const CERTIFICATE_REQUESTS: Resource =
+    Resource { group: "certificates.k8s.io", version: "v1", plural: "certificatesigningrequests" };
 /// Leases.
 pub const LEASES: Resource = Resource { group: "coordination.k8s.io", version: "v1", plural: "leases" };
 

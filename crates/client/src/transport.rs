@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
+use http::header::AUTHORIZATION;
 use http::uri::{Authority, Scheme};
-use http::{Request, Response, Uri};
+use http::{HeaderValue, Request, Response, Uri};
 use wire::dial::{Dialer, Trust};
 use wire::{Body, Identity, Peer, Service};
 
@@ -25,6 +26,7 @@ pub struct Remote {
     scheme: Scheme,
     authority: Authority,
     prefix: String,
+    token: Option<HeaderValue>,
 }
 
 impl Remote {
@@ -40,7 +42,19 @@ impl Remote {
         let authority = parts.authority.ok_or_else(|| failed("it names no host".into()))?;
         let scheme = parts.scheme.unwrap_or(Scheme::HTTPS);
         let prefix = parts.path_and_query.map(|path| path.path().trim_end_matches('/').to_owned()).unwrap_or_default();
-        Ok(Self { dialer: Dialer::new(trust)?, scheme, authority, prefix })
+        Ok(Self { dialer: Dialer::new(trust)?, scheme, authority, prefix, token: None })
+    }
+
+    /// Shows a token with each request.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] when it cannot be part of a header.
+    pub fn with_token(mut self, token: &str) -> Result<Self, Error> {
+        let value = HeaderValue::from_str(&format!("Bearer {token}"));
+        let mut value = value.map_err(|e| Error::failed("using a token", e))?;
+        value.set_sensitive(true);
+        self.token = Some(value);
+        Ok(self)
     }
 
     fn absolute(&self, mut request: Request<Body>) -> Result<Request<Body>, Error> {
@@ -52,6 +66,9 @@ impl Remote {
             .build()
             .map_err(|e| Error::failed(format!("making a URL of \"{path}\""), e))?;
         *request.uri_mut() = uri;
+        if let Some(token) = &self.token {
+            request.headers_mut().insert(AUTHORIZATION, token.clone());
+        }
         Ok(request)
     }
 }

@@ -3,7 +3,8 @@
 //! It refuses to open the store, to know addresses of nodes and to speak to them. In reading order: [`run`] starts everything, [`scheduler`]
 //! binds pods to nodes (with [`fit`], [`affinity`] and [`score`], which are pure, over a [`snapshot`]), [`namespace`] empties namespaces that are being deleted, [`belongings`] gives each
 //! namespace what it must have, [`lifecycle`] watches over nodes (with [`health`], which is pure), [`eviction`] makes pods leave nodes,
-//! [`orphans`] takes away what nodes that are gone have left.
+//! [`orphans`] takes away what nodes that are gone have left,
+//! [`signing`] gives nodes their identity, [`tokens`] removes tokens whose time is over.
 
 pub mod affinity;
 pub mod belongings;
@@ -16,6 +17,8 @@ pub mod orphans;
 pub mod run;
 pub mod scheduler;
 pub mod score;
+pub mod signing;
 pub mod snapshot;
+pub mod tokens;
 
 pub use run::{Config, run};

@@ -7,7 +7,8 @@ use client::events::Recorder;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::{belongings, eviction, lifecycle, namespace, orphans, scheduler};
+use crate::signing::{self, Signing};
+use crate::{belongings, eviction, lifecycle, namespace, orphans, scheduler, tokens};
 
 /// What they need.
 pub struct Config {
@@ -19,6 +20,8 @@ pub struct Config {
     pub authority_pem: String,
     /// A node from which nothing is heard for so long is not ready.
     pub node_grace: Duration,
+    /// How nodes get their certificates; without it, none do.
+    pub signing: Option<Signing>,
 }
 
 /// Runs all of them until the shutdown.
@@ -27,6 +30,10 @@ pub async fn run(config: Config, shutdown: watch::Receiver<bool>) {
     let recorder = Recorder::start(config.scheduler.clone(), "default-scheduler", String::new());
     tasks.spawn(scheduler::run(config.scheduler, recorder, shutdown.clone()));
     tasks.spawn(namespace::run(config.controllers.clone(), shutdown.clone()));
+    if let Some(signing) = config.signing {
+        tasks.spawn(signing::run(config.controllers.clone(), signing, shutdown.clone()));
+    }
+    tasks.spawn(tokens::run(config.controllers.clone(), shutdown.clone()));
     tasks.spawn(belongings::run(config.controllers.clone(), config.authority_pem, shutdown.clone()));
     let recorder = Recorder::start(config.controllers.clone(), "node-controller", String::new());
     tasks.spawn(lifecycle::run(config.controllers.clone(), recorder, config.node_grace, shutdown.clone()));

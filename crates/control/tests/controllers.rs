@@ -18,6 +18,7 @@ async fn start() -> anyhow::Result<(Cluster, Client)> {
         controllers: cluster.client("system:kube-controller-manager", &[]),
         authority_pem: "PEM".into(),
         node_grace: GRACE,
+        signing: None,
     };
     tokio::spawn(control::run(config, cluster.shutdown()));
     let admin = cluster.admin();

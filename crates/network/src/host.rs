@@ -177,6 +177,12 @@ fn net(address: Ipv4Addr, prefix: u8) -> Option<Ipv4Net> {
     Ipv4Net::new(address, prefix).ok().map(|range| range.trunc())
 }
 
+/// All IPv4 addresses of this machine.
+pub fn addresses() -> Result<Vec<Ipv4Addr>> {
+    let all = route()?.dump(route::all_addresses()).doing(|| "list addresses".into())?;
+    Ok(all.iter().filter_map(route::read_address).map(|(_, address, ..)| address).collect())
+}
+
 /// The address others know this machine by: of the default route's link, else the first global one, else 127.0.0.1.
 pub fn node_address() -> Result<Ipv4Addr> {
     Ok(uplink()?.address.unwrap_or(Ipv4Addr::LOCALHOST))

@@ -13,6 +13,6 @@ pub mod pool;
 
 pub use attach::Attachment;
 pub use error::{Error, Result};
-pub use host::{Config, Host, HostPort, Link, Protocol, node_address, used_ranges};
+pub use host::{Config, Host, HostPort, Link, Protocol, addresses, node_address, used_ranges};
 pub use netlink::Socket;
 pub use pool::Pool;

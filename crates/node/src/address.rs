@@ -8,47 +8,88 @@ use ipnet::Ipv4Net;
 use network::{HostPort, Pool, Protocol};
 
 use crate::Error;
+use crate::blocks::Blocks;
 use crate::pod::Pod;
 
-/// Gives addresses out of the node's block and leads host ports to them. The truth about who has which is in the sandboxes.
+/// Gives addresses out of the node's blocks and leads host ports to them. The truth about who has which is in the sandboxes.
 pub struct Addresses {
     host: network::Host,
+    blocks: Blocks,
+    /// Held while a further block is claimed, so that one claim serves all who wait.
+    claiming: tokio::sync::Mutex<()>,
     state: Mutex<State>,
 }
 
 struct State {
-    pool: Pool,
+    /// One for each block.
+    pools: Vec<Pool>,
     ports: BTreeMap<String, Vec<HostPort>>,
 }
 
+/// An address for a pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Allocated {
+    /// The address.
+    pub address: Ipv4Addr,
+    /// Whether the node holds a block more since, which its object does not say yet.
+    pub has_new_block: bool,
+}
+
 impl Addresses {
-    /// Addresses of `block`, on `host`.
-    pub fn new(host: network::Host, block: Ipv4Net) -> Self {
-        Self { host, state: Mutex::new(State { pool: Pool::new(block.into()), ports: BTreeMap::new() }) }
+    /// Addresses of the blocks that the node holds, on `host`.
+    pub fn new(host: network::Host, blocks: Blocks, held: &[Ipv4Net]) -> Self {
+        let pools = held.iter().map(|block| Pool::new((*block).into())).collect();
+        Self {
+            host,
+            blocks,
+            claiming: tokio::sync::Mutex::default(),
+            state: Mutex::new(State { pools, ports: BTreeMap::new() }),
+        }
     }
 
-    /// An address for a new pod.
+    /// The blocks that the node holds, the first claimed first.
+    pub fn held(&self) -> Vec<String> {
+        self.lock().pools.iter().map(|pool| pool.block().to_string()).collect()
+    }
+
+    /// An address for a new pod; claims a further block when those held are full.
     ///
     /// # Errors
-    /// [`Error::Failed`] when the block is full.
-    pub fn allocate(&self) -> Result<Ipv4Addr, Error> {
-        match self.lock().pool.allocate() {
-            Ok(IpAddr::V4(address)) => Ok(address),
-            Ok(IpAddr::V6(address)) => Err(Error::failed("allocating an address", format!("{address} is not IPv4"))),
-            Err(error) => Err(Error::failed("allocating an address", error)),
+    /// [`Error::Failed`] when the whole range is full, [`Error::Api`] when the API refuses.
+    pub async fn allocate(&self) -> Result<Allocated, Error> {
+        if let Some(address) = self.free() {
+            return Ok(Allocated { address, has_new_block: false });
         }
+        let _turn = self.claiming.lock().await;
+        if let Some(address) = self.free() {
+            return Ok(Allocated { address, has_new_block: false });
+        }
+        let block = self.blocks.claim().await?;
+        tracing::info!(%block, "claimed a further block of addresses");
+        self.lock().pools.push(Pool::new(block.into()));
+        let address = self.free().ok_or_else(|| Error::failed("allocating an address", format!("{block} has none")))?;
+        Ok(Allocated { address, has_new_block: true })
+    }
+
+    fn free(&self) -> Option<Ipv4Addr> {
+        let given = self.lock().pools.iter_mut().find_map(|pool| pool.allocate().ok());
+        given.and_then(|address| if let IpAddr::V4(address) = address { Some(address) } else { None })
     }
 
     /// Notes an address that a pod of an earlier life of this agent has.
     pub fn reserve(&self, address: Ipv4Addr) {
-        if let Err(error) = self.lock().pool.reserve(address.into()) {
-            tracing::warn!(%error, "an adopted pod's address");
+        let mut state = self.lock();
+        let pool = state.pools.iter_mut().find(|pool| pool.block().contains(&IpAddr::V4(address)));
+        match pool.map(|pool| pool.reserve(address.into())) {
+            Some(Ok(())) => {}
+            Some(Err(error)) => tracing::warn!(%error, "an adopted pod's address"),
+            None => tracing::warn!(%address, "an adopted pod's address is in no block of this node"),
         }
     }
 
     /// Takes an address back.
     pub fn release(&self, address: Ipv4Addr) {
-        self.lock().pool.release(address.into());
+        self.lock().pools.iter_mut().for_each(|pool| pool.release(address.into()));
     }
 
     /// How the sandbox of this name gets this address.

@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use client::cache::{Cache, Change};
-use client::{Client, resource};
+use client::{Client, Patch, resource};
 use ipnet::Ipv4Net;
 use runtime::Sandbox;
 use runtime::image::Store;
@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 
 use crate::Error;
 use crate::address::Addresses;
+use crate::blocks::Blocks;
 use crate::events::Events;
 use crate::images::Images;
 use crate::pod::Pod;
@@ -38,8 +39,8 @@ pub struct Config {
     pub images: Arc<Store>,
     /// The machine's network.
     pub network: network::Host,
-    /// The node's addresses for pods.
-    pub block: Ipv4Net,
+    /// All addresses of the cluster's pods; the node claims blocks of it.
+    pub range: Ipv4Net,
     /// Where pods' files and logs lie; survives restarts.
     pub directory: PathBuf,
     /// podling's version, for the node's status.
@@ -105,6 +106,14 @@ impl Shared {
         Paths { directory: self.directory.join("pods").join(pod.uid()), logs: self.directory.join("logs").join(name) }
     }
 
+    /// Says on the node's object which blocks it holds.
+    pub(crate) async fn tell_blocks(&self) -> Result<(), Error> {
+        let held = self.addresses.held();
+        let patch = serde_json::json!({"spec": {"podCIDR": held.first(), "podCIDRs": held}});
+        self.client.patch(&resource::NODES.object(None, &self.node_name), Patch::Merge, &patch).await?;
+        Ok(())
+    }
+
     /// The pod of this name; the one that is not being deleted, if there are two.
     pub fn find(&self, namespace: &str, name: &str) -> Option<Arc<Entry>> {
         let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
@@ -138,7 +147,6 @@ pub struct Agent {
     tasks: HashMap<tokio::task::Id, String>,
     orders: HashMap<String, watch::Sender<Order>>,
     version: String,
-    block: Ipv4Net,
     port: u16,
     grace: Duration,
 }
@@ -150,9 +158,11 @@ impl Agent {
     /// # Errors
     /// [`Error::Failed`] or [`Error::Api`] naming the step.
     pub async fn start(config: Config, shutdown: watch::Receiver<bool>) -> Result<Self, Error> {
-        let Config { node_name, client, runtime, directory, block, version, port, grace, .. } = config;
+        let Config { node_name, client, runtime, directory, range, version, port, grace, .. } = config;
         let recorder = Events::new(client::events::Recorder::start(client.clone(), "podling", node_name.clone()));
-        let addresses = Addresses::new(config.network, block);
+        let blocks = Blocks::new(client.clone(), node_name.clone(), range);
+        let held = blocks.open().await?;
+        let addresses = Addresses::new(config.network, blocks, &held);
         addresses.set_up()?;
         let adopted = adopt(&runtime, &addresses).await?;
         let shared = Arc::new(Shared {
@@ -170,7 +180,7 @@ impl Agent {
         let selector = vec![("fieldSelector".to_owned(), format!("spec.nodeName={node_name}"))];
         let (_, pods) = Cache::start(client, resource::PODS.collection(None), selector, shutdown);
         let (workers, tasks, orders) = (JoinSet::new(), HashMap::new(), HashMap::new());
-        let agent = Self { shared, adopted, pods, workers, tasks, orders, version, block, port, grace };
+        let agent = Self { shared, adopted, pods, workers, tasks, orders, version, port, grace };
         agent.registration().register().await?;
         Ok(agent)
     }
@@ -179,7 +189,6 @@ impl Agent {
         crate::register::Registration {
             shared: self.shared.clone(),
             version: self.version.clone(),
-            block: self.block,
             port: self.port,
             grace: self.grace,
         }

@@ -5,11 +5,12 @@
 //! takes it and reports; whatever a worker knows can be rebuilt from the API, the kernel and the disk.
 //!
 //! In reading order: [`agent`] follows the pods, [`pod`] is one of them, [`plan`] decides, [`worker`] acts, [`observe`] and [`status`] tell;
-//! [`spec`], [`env`], [`volume`], [`files`], [`images`], [`address`] and [`resources`] prepare what a container needs; [`register`] keeps
+//! [`spec`], [`env`], [`volume`], [`files`], [`images`], [`blocks`], [`address`] and [`resources`] prepare what a container needs; [`register`] keeps
 //! the node's own object, [`pressure`] tells it what the machine is short of; [`serve`], [`follow`] and [`logs`] answer for logs and streams.
 
 pub mod address;
 pub mod agent;
+pub mod blocks;
 pub mod env;
 mod error;
 pub mod events;

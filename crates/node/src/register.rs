@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use api::time;
 use client::{Patch, resource};
-use ipnet::Ipv4Net;
 use jiff::Timestamp;
 use runtime::image::architecture;
 use serde_json::{Value, json};
@@ -53,7 +52,6 @@ fn memory() -> Option<u64> {
 pub struct Registration {
     pub(crate) shared: Arc<Shared>,
     pub(crate) version: String,
-    pub(crate) block: Ipv4Net,
     pub(crate) port: u16,
     pub(crate) grace: Duration,
 }
@@ -117,17 +115,16 @@ impl Registration {
             "kubernetes.io/arch": arch,
             "beta.kubernetes.io/os": "linux",
             "beta.kubernetes.io/arch": arch,
-            "node-role.kubernetes.io/control-plane": "",
         })
     }
 
     fn node(&self) -> Value {
-        let block = self.block.to_string();
+        let blocks = self.shared.addresses.held();
         json!({
             "apiVersion": "v1",
             "kind": "Node",
             "metadata": {"name": self.shared.node_name, "labels": self.labels()},
-            "spec": {"podCIDR": block, "podCIDRs": [block]},
+            "spec": {"podCIDR": blocks.first(), "podCIDRs": blocks},
         })
     }
 

@@ -23,8 +23,9 @@ use crate::pod::Pod;
 use crate::spec::container_id;
 use crate::{Error, observe};
 
-/// The group of API servers, which alone may ask.
-const SERVERS: &str = "system:masters";
+/// The user and the group of API servers, which alone may ask.
+const SERVER: &str = "kube-apiserver";
+const MASTERS: &str = "system:masters";
 const PIECE: usize = 32 << 10;
 const LOG_CHUNKS: usize = 4;
 /// A forwarded connection must be accepted within this time.
@@ -77,7 +78,9 @@ fn refused(code: u16, message: impl Into<String>) -> Error {
 impl Serve {
     async fn route(&self, request: Request<Body>) -> Result<Response<Body>, Error> {
         let peer = request.extensions().get::<Peer>().and_then(|peer| peer.identity.as_ref());
-        if !peer.is_some_and(|identity| identity.groups.iter().any(|group| group == SERVERS)) {
+        let is_server =
+            |identity: &wire::Identity| identity.user == SERVER && identity.groups.iter().any(|group| group == MASTERS);
+        if !peer.is_some_and(is_server) {
             return Err(refused(403, "only an API server may ask a node"));
         }
         let query = Query::parse(request.uri().query().unwrap_or_default()).map_err(|e| refused(400, e.to_string()))?;

@@ -60,6 +60,50 @@ pub(crate) struct Facts {
     pub(crate) listen: SocketAddr,
     /// The kubeconfig that the cluster was entered in, and under which name.
     pub(crate) kubeconfig: Option<(PathBuf, String)>,
+    /// What of a cluster runs here.
+    #[serde(default)]
+    pub(crate) role: Role,
+    /// Further names under which the API server is reached.
+    #[serde(default)]
+    pub(crate) advertise: Vec<String>,
+    /// The cluster that the node has joined.
+    #[serde(default)]
+    pub(crate) joined: Option<Joined>,
+}
+
+/// What of a cluster runs on this machine.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Role {
+    /// The control plane and a node.
+    #[default]
+    Up,
+    /// The control plane alone.
+    Server,
+    /// A node alone.
+    Node,
+}
+
+impl Role {
+    /// The command that starts it.
+    pub(crate) fn verb(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Server => "server",
+            Self::Node => "join",
+        }
+    }
+}
+
+/// A cluster whose servers are elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Joined {
+    /// Where its API is: `https://host:port`.
+    pub(crate) server: String,
+    /// Its id; [`Facts::id`] is this machine's own.
+    pub(crate) cluster: String,
+    /// After how many seconds of silence it takes a node for lost.
+    pub(crate) grace_seconds: u64,
 }
 
 impl Place {
@@ -173,7 +217,12 @@ impl Place {
     pub(crate) fn existing(&self) -> anyhow::Result<Facts> {
         match self.facts()? {
             Some(facts) => Ok(facts),
-            None => bail!("there is no cluster in {}: start one with `podling up`", self.data_dir.display()),
+            None => {
+                let directory = self.data_dir.display();
+                bail!(
+                    "there is no cluster in {directory}: start one with `podling up`, or join one with `podling join`"
+                )
+            }
         }
     }
 
@@ -267,6 +316,8 @@ pub(crate) fn new_id() -> anyhow::Result<String> {
 /// Tells clusters that start later which range this one has: without pods, no route of the machine does.
 pub(crate) fn claim(facts: &Facts) -> anyhow::Result<()> {
     let path = facts.run_directory().join("range");
+    let doing = || format!("making {}", facts.run_directory().display());
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(facts.run_directory()).with_context(doing)?;
     std::fs::write(&path, facts.pod_cidr.to_string()).with_context(|| format!("writing {}", path.display()))
 }
 

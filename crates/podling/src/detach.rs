@@ -1,4 +1,4 @@
-//! `podling up --detach`: starts the same command again without a terminal, and waits until its node is ready.
+//! `--detach`: starts the same command again without a terminal, and waits until it is ready.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -7,30 +7,17 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use clap::Parser;
 
+use crate::cluster::Place;
 use crate::progress::Progress;
-use crate::up;
 
-/// The node must be ready within this time.
+/// It must be ready within this time.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-#[derive(Parser)]
-struct Arguments {
-    #[command(subcommand)]
-    command: Verb,
-}
-
-#[derive(clap::Subcommand)]
-enum Verb {
-    Up(up::Options),
-}
-
-/// Starts the cluster in the background.
-pub(crate) fn run() -> anyhow::Result<()> {
-    let Verb::Up(options) = Arguments::parse().command;
-    options.place.make()?;
-    let log = options.place.file("podling.log");
+/// Starts the cluster's process in the background.
+pub(crate) fn run(place: &Place) -> anyhow::Result<()> {
+    place.make()?;
+    let log = place.file("podling.log");
     let file =
         File::options().create(true).append(true).open(&log).with_context(|| format!("opening {}", log.display()))?;
     let length = file.metadata()?.len();
@@ -71,6 +58,6 @@ fn ready_line(child: &mut Child) -> anyhow::Result<Option<String>> {
     let _progress = Progress::of("starting");
     match lines.recv_timeout(DEADLINE) {
         Ok(line) => Ok(line.transpose()?),
-        Err(_) => bail!("the node is not ready after {} s", DEADLINE.as_secs()),
+        Err(_) => bail!("not ready after {} s", DEADLINE.as_secs()),
     }
 }

@@ -9,7 +9,7 @@ use client::kubeconfig::Kubeconfig;
 use futures_util::future::join_all;
 use tokio::time::timeout;
 
-use crate::cluster::{Facts, Place, unless_missing};
+use crate::cluster::{Facts, Place, Role, unless_missing};
 use crate::process;
 use crate::progress::Progress;
 
@@ -41,17 +41,21 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let progress = Progress::of("ending the pods");
     runtime.block_on(end(place, &facts))?;
     drop(progress);
+    let what = match facts.role {
+        Role::Node => format!("node {}", facts.node_name),
+        _ => format!("cluster {}", facts.id),
+    };
     if options.purge {
         forget_kubeconfig(&facts)?;
         place.remove()?;
-        say!("cluster {} is gone", facts.id);
+        say!("{what} is gone");
     } else {
-        say!("cluster {} has ended; `podling up` resumes it", facts.id);
+        say!("{what} has ended; `podling {}` resumes it", facts.role.verb());
     }
     Ok(())
 }
 
-async fn end(place: &Place, facts: &Facts) -> anyhow::Result<()> {
+pub(crate) async fn end(place: &Place, facts: &Facts) -> anyhow::Result<()> {
     if let Some(pid) = place.process() {
         stop_process(pid).await?;
     }

@@ -13,11 +13,15 @@ mod detach;
 mod door;
 mod down;
 mod image;
+mod join;
 mod kubia;
+mod leave;
 mod process;
 mod progress;
 mod signals;
+mod signer;
 mod status;
+mod token;
 mod up;
 mod version;
 
@@ -25,6 +29,8 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::{CommandFactory, Parser, Subcommand};
+
+use cluster::Role;
 
 /// Pods on this machine: a Kubernetes API, a runtime, a network and a store in one program.
 #[derive(Parser)]
@@ -38,6 +44,14 @@ struct Arguments {
 enum Command {
     /// Start a cluster on this machine, or resume it
     Up(up::Options),
+    /// Start the control plane of a cluster on this machine, without a node
+    Server(up::Options),
+    /// Make this machine a node of a cluster, or resume it
+    Join(join::Options),
+    /// Take this machine out of its cluster: its pods, its node, its data
+    Leave(leave::Options),
+    /// Work with the tokens by which machines join
+    Token(token::Options),
     /// Tell whether the cluster runs and how it is
     Status(cluster::Place),
     /// End the cluster and its pods; what the API knows is kept
@@ -75,8 +89,13 @@ fn main() -> ExitCode {
         }
     };
     let result = match arguments.command {
-        Command::Up(options) if options.detach => detach::run(),
-        Command::Up(options) => up::run(options, begun),
+        Command::Up(options) | Command::Server(options) if options.detach => detach::run(&options.place),
+        Command::Join(options) if options.detach => detach::run(&options.place),
+        Command::Up(options) => up::run(options, Role::Up, begun),
+        Command::Server(options) => up::run(options, Role::Server, begun),
+        Command::Join(options) => join::run(options, begun),
+        Command::Leave(options) => leave::run(&options),
+        Command::Token(options) => token::run(options),
         Command::Status(place) => return finish(status::run(&place)),
         Command::Down(options) => down::run(&options),
         Command::Image(options) => image::run(options),

@@ -1,4 +1,4 @@
-//! `podling up`: wires everything together in one process and runs it.
+//! `podling up` and `podling server`: wires everything together in one process and runs it, with a node or without.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -6,21 +6,25 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
-use client::Client;
 use client::kubeconfig::{self, Entry, Kubeconfig};
 use client::transport::Local;
+use client::{Client, Patch, resource};
 use ipnet::Ipv4Net;
+use serde_json::json;
 use tokio::sync::watch;
 use wire::authority::{Authority, write_private};
 use wire::identity::Credential;
 use wire::listen::Listener;
 use wire::{Identity, Service};
 
-use crate::cluster::{self, Facts, Place};
-use crate::door::LocalDoor;
+use crate::cluster::{self, Facts, Place, Role};
+use crate::door::Door;
 use crate::progress::Progress;
+use crate::signer::KeyHolder;
 use crate::{process, signals, version};
 
+/// The config map of kube-system by which joining nodes learn what they must know.
+pub(crate) const CLUSTER_FACTS: &str = "podling-cluster";
 /// A process that is about to end lets the store go within this time.
 const PREDECESSOR_DEADLINE: Duration = Duration::from_secs(1);
 
@@ -29,9 +33,16 @@ const PREDECESSOR_DEADLINE: Duration = Duration::from_secs(1);
 pub(crate) struct Options {
     #[command(flatten)]
     pub(crate) place: Place,
-    /// Address the API server listens on; port 0 takes a free one [default: 127.0.0.1:6443, or where it listened before]
+    /// Address the API server listens on; port 0 takes a free one. Other machines join at any but a loopback address
+    /// [default: 127.0.0.1:6443, or where it listened before]
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
+    /// A further name or address under which the API server is reached (may be repeated)
+    #[arg(long, value_name = "NAME")]
+    advertise: Vec<String>,
+    /// How long the certificates of nodes hold; they are renewed in time
+    #[arg(long, value_name = "DURATION", default_value = "8760h", value_parser = cli::duration)]
+    node_certificate_ttl: Duration,
     /// Range of the pods' addresses [default: the first of 10.42.0.0/16 … 10.127.0.0/16 that is free]
     #[arg(long, value_name = "CIDR")]
     pod_cidr: Option<Ipv4Net>,
@@ -44,12 +55,8 @@ pub(crate) struct Options {
     /// Return once the node is Ready; the log goes to DIR/podling.log
     #[arg(long)]
     pub(crate) detach: bool,
-    /// Speak plain HTTP with the registry at HOST:PORT (may be repeated)
-    #[arg(long, value_name = "HOST:PORT")]
-    plain_registry: Vec<String>,
-    /// Believe registries that this authority vouches for (PEM)
-    #[arg(long, value_name = "FILE")]
-    registry_ca: Option<PathBuf>,
+    #[command(flatten)]
+    registries: Registries,
     /// A node from which nothing is heard for so long is not ready (at least 2s)
     #[arg(long, value_name = "DURATION", default_value = "40s", value_parser = node_grace)]
     node_grace: Duration,
@@ -58,16 +65,48 @@ pub(crate) struct Options {
     pub(crate) detached: bool,
 }
 
+/// Where images come from.
+#[derive(clap::Args, Debug, Clone)]
+pub(crate) struct Registries {
+    /// Speak plain HTTP with the registry at HOST:PORT (may be repeated)
+    #[arg(long, value_name = "HOST:PORT")]
+    plain_registry: Vec<String>,
+    /// Believe registries that this authority vouches for (PEM)
+    #[arg(long, value_name = "FILE")]
+    registry_ca: Option<PathBuf>,
+}
+
+impl Registries {
+    pub(crate) fn read(&self) -> anyhow::Result<runtime::image::Registries> {
+        let authorities_pem = match &self.registry_ca {
+            Some(path) => Some(std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?),
+            None => None,
+        };
+        Ok(runtime::image::Registries { authorities_pem, plain: self.plain_registry.clone() })
+    }
+}
+
 /// Runs until the process is asked to end.
-pub(crate) fn run(options: Options, begun: Instant) -> anyhow::Result<()> {
-    ensure!(rustix::process::geteuid().is_root(), "podling up makes namespaces, mounts and links: run it as root");
-    if options.detached {
+pub(crate) fn run(options: Options, role: Role, begun: Instant) -> anyhow::Result<()> {
+    let detached = options.detached;
+    block_on(role, detached, serve(options, role, begun))
+}
+
+/// Runs the work of a process that stays.
+pub(crate) fn block_on(
+    role: Role,
+    detached: bool,
+    work: impl Future<Output = anyhow::Result<()>>,
+) -> anyhow::Result<()> {
+    let is_root = rustix::process::geteuid().is_root();
+    ensure!(is_root, "podling {} makes namespaces, mounts and links: run it as root", role.verb());
+    if detached {
         rustix::process::setsid().context("leaving the terminal's session")?;
     }
     start_log();
     let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get).clamp(2, 8);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
-    let result = runtime.block_on(serve(options, begun));
+    let result = runtime.block_on(work);
     // Whatever still waits for a peer or a disk does not hold up the end.
     runtime.shutdown_background();
     result
@@ -79,7 +118,7 @@ fn start_log() {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
 }
 
-async fn serve(options: Options, begun: Instant) -> anyhow::Result<()> {
+async fn serve(options: Options, role: Role, begun: Instant) -> anyhow::Result<()> {
     let progress = Progress::of("starting");
     let place = options.place.clone();
     place.make()?;
@@ -88,18 +127,19 @@ async fn serve(options: Options, begun: Instant) -> anyhow::Result<()> {
     }
     let store = open_store(&place).await?;
     let lock = place.occupy()?;
-    let mut facts = facts(&place, &options)?;
+    let mut facts = facts(&place, &options, role)?;
     // Before anything that can fail: whatever is made from here on can be purged.
     if place.facts()?.is_none() {
         place.keep(&facts)?;
     }
     let pki = place.file("pki");
     std::fs::create_dir_all(&pki).with_context(|| format!("making {}", pki.display()))?;
-    let authority = Authority::open(&pki, &format!("podling-{}", facts.id))?;
-    let listener = listen(&authority, &mut facts).await?;
+    let authority = Arc::new(Authority::open(&pki, &format!("podling-{}", facts.id))?);
+    let names = names(&facts)?;
+    let listener = listen(&authority, &names, &mut facts).await?;
     place.keep(&facts)?;
     let (stop, shutdown) = watch::channel(false);
-    let door = Arc::new(LocalDoor::default());
+    let door = Arc::new(Door::new(&authority)?);
     let server = server::Server::new(server::Config {
         store: Arc::new(store),
         cluster: server::Cluster {
@@ -112,30 +152,69 @@ async fn serve(options: Options, begun: Instant) -> anyhow::Result<()> {
         nodes: door.clone(),
     })
     .await?;
+    let itself = local(&server, Identity::new("kube-apiserver", &["system:masters"]));
+    door.look_up_with(itself.clone());
     let listening = tokio::spawn(listener.serve(server.clone(), shutdown.clone()));
     let control = control::Config {
         scheduler: local(&server, Identity::new("system:kube-scheduler", &[])),
         controllers: local(&server, Identity::new("system:kube-controller-manager", &[])),
         authority_pem: authority.certificate_pem().to_owned(),
         node_grace: options.node_grace,
+        signing: Some(signing(&authority, &options, names)),
     };
     let controllers = tokio::spawn(control::run(control, shutdown.clone()));
-    let agent_config = agent(&options, &place, &facts, &server)?;
+    let published = tokio::spawn(publish(itself.clone(), facts.clone(), options.node_grace));
     cluster::claim(&facts)?;
-    let agent = node::Agent::start(agent_config, shutdown.clone()).await?;
-    door.open(&facts.node_name, agent.service());
-    let running = tokio::spawn(agent.run(shutdown));
+    let mut tasks = vec![controllers, listening];
+    if role == Role::Up {
+        let agent = node::Agent::start(agent(&options, &place, &facts, &server)?, shutdown.clone()).await?;
+        door.open(&facts.node_name, agent.service());
+        mark(&itself, &facts.node_name).await?;
+        tasks.insert(0, tokio::spawn(agent.run(shutdown)));
+    }
+    published.await.context("publishing what nodes must know")??;
     enter(&place, &options, &authority, &mut facts)?;
     drop(progress);
-    let (name, listen) = (&facts.node_name, facts.listen);
-    say!("node {name} is Ready after {} ms; the API is at https://{listen}", begun.elapsed().as_millis());
+    let (name, listen, took) = (&facts.node_name, facts.listen, begun.elapsed().as_millis());
+    match role {
+        Role::Up => say!("node {name} is Ready after {took} ms; the API is at https://{listen}"),
+        _ => say!("the API is at https://{listen} after {took} ms"),
+    }
     signals::ended().await?;
     stop.send_replace(true);
-    for task in [running, controllers, listening] {
+    for task in tasks {
         task.await.context("ending")?;
     }
     place.leave(lock);
     Ok(())
+}
+
+fn signing(authority: &Arc<Authority>, options: &Options, reserved: Vec<String>) -> control::signing::Signing {
+    let signer = Arc::new(KeyHolder(authority.clone()));
+    control::signing::Signing { signer, life: options.node_certificate_ttl, reserved }
+}
+
+/// Tells joining nodes what they must know of the cluster.
+async fn publish(client: Client, facts: Facts, grace: Duration) -> Result<(), client::Error> {
+    let data = json!({"id": facts.id, "podCIDR": facts.pod_cidr, "nodeGraceSeconds": grace.as_secs().to_string()});
+    let path = resource::CONFIG_MAPS.object(Some("kube-system"), CLUSTER_FACTS);
+    match client.get(&path).await {
+        Ok(present) if present["data"] == data => Ok(()),
+        Ok(_) => client.patch(&path, Patch::Merge, &json!({"data": data})).await.map(drop),
+        Err(error) if error.is_not_found() => {
+            let map =
+                json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": CLUSTER_FACTS}, "data": data});
+            client.create(&resource::CONFIG_MAPS.collection(Some("kube-system")), &map).await.map(drop)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Gives the server's own node its role, which no node may give itself.
+async fn mark(client: &Client, node: &str) -> Result<(), client::Error> {
+    let path = resource::NODES.object(None, node);
+    let patch = json!({"metadata": {"labels": {"node-role.kubernetes.io/control-plane": ""}}});
+    client.patch(&path, Patch::Merge, &patch).await.map(drop)
 }
 
 /// Shorter, and a busy machine would seem lost.
@@ -161,12 +240,15 @@ async fn open_store(place: &Place) -> anyhow::Result<store::Disk> {
 }
 
 /// The facts of this cluster: those of the last run where the options say nothing else.
-fn facts(place: &Place, options: &Options) -> anyhow::Result<Facts> {
+fn facts(place: &Place, options: &Options, role: Role) -> anyhow::Result<Facts> {
     let known = place.facts()?;
     let mut facts = match known {
         Some(facts) => facts,
-        None => new_facts(options)?,
+        None => new_facts(options, role)?,
     };
+    let (directory, known) = (place.data_dir.display(), facts.role);
+    ensure!(known != Role::Node, "{directory} is that of a node: `podling join` resumes it, `podling leave` ends it");
+    facts.role = role;
     if let Some(range) = options.pod_cidr.filter(|range| *range != facts.pod_cidr) {
         bail!(
             "the cluster in {} has the range {}; {range} would need a new one: `podling down --purge` first",
@@ -178,19 +260,23 @@ fn facts(place: &Place, options: &Options) -> anyhow::Result<Facts> {
         bail!("the node of the cluster in {} is called {}, not {name}", place.data_dir.display(), facts.node_name);
     }
     facts.listen = options.listen.unwrap_or(facts.listen);
+    if !options.advertise.is_empty() {
+        facts.advertise.clone_from(&options.advertise);
+    }
     Ok(facts)
 }
 
-fn new_facts(options: &Options) -> anyhow::Result<Facts> {
+fn new_facts(options: &Options, role: Role) -> anyhow::Result<Facts> {
     let id = cluster::new_id()?;
     let node_name = options.node_name.clone().map_or_else(machine_name, Ok)?;
     let node_address = network::node_address().context("finding the machine's address")?;
     let pod_cidr = options.pod_cidr.map_or_else(|| cluster::claim_free_range(&id), Ok)?;
     let listen = SocketAddr::from(([127, 0, 0, 1], 6443));
-    Ok(Facts { id, pod_cidr, node_name, node_address, listen, kubeconfig: None })
+    let (kubeconfig, advertise, joined) = (None, Vec::new(), None);
+    Ok(Facts { id, pod_cidr, node_name, node_address, listen, kubeconfig, role, advertise, joined })
 }
 
-fn machine_name() -> anyhow::Result<String> {
+pub(crate) fn machine_name() -> anyhow::Result<String> {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").context("reading the machine's name")?;
     let name = name.trim().to_ascii_lowercase();
     let is_fine = !name.is_empty() && name.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'.'));
@@ -198,8 +284,9 @@ fn machine_name() -> anyhow::Result<String> {
     Ok(name)
 }
 
-async fn listen(authority: &Authority, facts: &mut Facts) -> anyhow::Result<Listener> {
-    let names = [
+/// The names under which the API server may be reached.
+fn names(facts: &Facts) -> anyhow::Result<Vec<String>> {
+    let fixed = [
         "kubernetes",
         "kubernetes.default",
         "kubernetes.default.svc",
@@ -210,10 +297,17 @@ async fn listen(authority: &Authority, facts: &mut Facts) -> anyhow::Result<List
         &facts.node_address.to_string(),
         &facts.listen.ip().to_string(),
     ];
-    let mut names: Vec<String> = names.iter().map(ToString::to_string).collect();
+    let mut names: Vec<String> = fixed.iter().map(ToString::to_string).chain(facts.advertise.iter().cloned()).collect();
+    if !facts.listen.ip().is_loopback() {
+        names.extend(network::addresses().context("listing the machine's addresses")?.iter().map(ToString::to_string));
+    }
     names.sort();
     names.dedup();
-    let credential = authority.server(&Identity::new("kube-apiserver", &[]), &names)?;
+    Ok(names)
+}
+
+async fn listen(authority: &Authority, names: &[String], facts: &mut Facts) -> anyhow::Result<Listener> {
+    let credential = authority.server(&Identity::new("kube-apiserver", &[]), names)?;
     let listener = Listener::bind(facts.listen, &credential, authority.certificate_pem()).await?;
     facts.listen = listener.address()?;
     Ok(listener)
@@ -231,11 +325,7 @@ fn agent(
     facts: &Facts,
     server: &Arc<server::Server>,
 ) -> anyhow::Result<node::Config> {
-    let authorities_pem = match &options.registry_ca {
-        Some(path) => Some(std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?),
-        None => None,
-    };
-    let registries = runtime::image::Registries { authorities_pem, plain: options.plain_registry.clone() };
+    let registries = options.registries.read()?;
     let identity = Identity::new(format!("system:node:{}", facts.node_name), &["system:nodes"]);
     Ok(node::Config {
         node_name: facts.node_name.clone(),
@@ -244,7 +334,7 @@ fn agent(
         runtime: facts.runtime(place)?,
         images: Arc::new(cluster::images(place, registries)?),
         network: facts.network()?,
-        block: facts.pod_cidr,
+        range: facts.pod_cidr,
         directory: place.file("node"),
         version: version::git_version(),
         port: facts.listen.port(),

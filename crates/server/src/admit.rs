@@ -1,5 +1,7 @@
 //! Admission: what a new object may be said no to for, and what it gets beyond its defaults, because of other objects.
 
+mod node;
+
 use api::status::Status;
 use serde_json::Value;
 
@@ -15,7 +17,10 @@ pub(crate) async fn create(
     resource: &Resource,
     tree: &mut Value,
 ) -> Result<(), Status> {
-    own_node(user, resource, tree)?;
+    node::create(user, resource, tree)?;
+    if resource.kind.kind == "CertificateSigningRequest" {
+        kinds::certificate_signing_request::sign_with_user(tree, user);
+    }
     if resource.kind.is_namespaced() {
         namespace(registry, resource, tree).await?;
     }
@@ -28,18 +33,9 @@ pub(crate) async fn create(
     Ok(())
 }
 
-/// A node's agent makes no node but its own, and no lease for another.
-fn own_node(user: &User, resource: &Resource, tree: &Value) -> Result<(), Status> {
-    let Some(node) = user.name.strip_prefix("system:node:").filter(|_| user.is_in("system:nodes")) else {
-        return Ok(());
-    };
-    let name = text(&tree["metadata"], "name");
-    if !["Node", "Lease"].contains(&resource.kind.kind) || name == node {
-        return Ok(());
-    }
-    let (own, kind) = (api::field::quote(node), resource.kind.singular);
-    let cause = format!("node {own} is not allowed to modify {kind} {}", api::field::quote(name));
-    Err(Status::forbidden(resource.named(), name, &cause))
+/// Admits a changed object: old, new.
+pub(crate) fn update(user: &User, target: &Target, old: &Value, new: &Value) -> Result<(), Status> {
+    node::update(user, target, old, new)
 }
 
 /// Admits a deletion: the namespaces that the system lives in stay.

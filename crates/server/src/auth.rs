@@ -1,6 +1,7 @@
 //! Who asks, and whether they may.
 //!
-//! Callers prove who they are with a certificate: its CN is the user, its Os are the groups. What they may is decided here
+//! Callers prove who they are with a certificate: its CN is the user, its Os are the groups; machines that have none yet
+//! with a bootstrap token. What they may is decided here
 //! by fixed roles: administrators everything, nodes what concerns their own pods, the system's components what they need,
 //! everybody who is known what concerns themselves.
 
@@ -11,6 +12,7 @@ use wire::Peer;
 use crate::registry::Registry;
 
 pub(crate) mod node;
+pub(crate) mod token;
 
 const MASTERS: &str = "system:masters";
 const AUTHENTICATED: &str = "system:authenticated";
@@ -164,6 +166,9 @@ pub(crate) async fn decide(registry: &Registry, user: &User, action: &Action) ->
     if let Some(node) = user.name.strip_prefix("system:node:").filter(|_| user.is_in("system:nodes")) {
         return node::decide(registry, node, action).await;
     }
+    if user.is_in(token::BOOTSTRAPPERS) {
+        return Ok(Decision::of(token::may(action)));
+    }
     Ok(Decision::of(match user.name.as_str() {
         "system:kube-scheduler" => scheduler_may(action),
         "system:kube-controller-manager" => controllers_may(action),
@@ -208,10 +213,20 @@ fn scheduler_may(action: &Action) -> bool {
 fn controllers_may(action: &Action) -> bool {
     let verb = action.verb.as_str();
     let deletes = ["delete", "deletecollection"].contains(&verb);
-    let written =
-        ["configmaps", "events", "leases", "namespaces", "nodes", "pods", "secrets", "serviceaccounts", "services"];
-    let subresource =
-        ["", "status", "finalize", "eviction", "ephemeralcontainers"].contains(&action.subresource.as_str());
+    let written = [
+        "certificatesigningrequests",
+        "configmaps",
+        "events",
+        "leases",
+        "namespaces",
+        "nodes",
+        "pods",
+        "secrets",
+        "serviceaccounts",
+        "services",
+    ];
+    let parts = ["", "status", "finalize", "eviction", "ephemeralcontainers", "approval"];
+    let subresource = parts.contains(&action.subresource.as_str());
     !action.resource.is_empty()
         && subresource
         && (action.is_read() || deletes || written.contains(&action.resource.as_str()))

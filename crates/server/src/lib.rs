@@ -65,7 +65,7 @@ pub enum NodeDoorError {
     #[error("node {0} is not known")]
     Unknown(String),
     /// The agent does not answer.
-    #[error("the agent of node {node} cannot be reached")]
+    #[error("{source}")]
     Unreachable {
         /// The node.
         node: String,

@@ -16,9 +16,11 @@ use crate::{State, discovery, error, negotiate, render, subresource, verbs};
 
 /// Answers a request.
 pub(crate) async fn answer(state: &Arc<State>, request: Request<Body>) -> Result<Response<Body>, Status> {
-    let user = auth::caller(request.extensions().get::<Peer>());
-    if request.headers().contains_key(http::header::AUTHORIZATION) && user.name == "system:anonymous" {
-        return Err(Status::unauthorized());
+    let mut user = auth::caller(request.extensions().get::<Peer>());
+    if user.name == "system:anonymous"
+        && let Some(bearer) = auth::token::bearer(&state.registry, request.headers()).await?
+    {
+        user = bearer;
     }
     let user = auth::impersonated(user, request.headers())?;
     let call = Call::new(user, request)?;

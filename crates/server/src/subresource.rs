@@ -27,9 +27,9 @@ pub(crate) async fn answer(
     let target = Target::new(Resource::new(kind), verbs::namespace(path), name);
     let registry = &state.registry;
     match (path.subresource.as_deref().unwrap_or_default(), verb) {
-        ("status", "get") => verbs::get(registry, &call, &target).await,
-        ("status", "update") => verbs::update(registry, call, &target, "status").await,
-        ("status", _) => verbs::patch(registry, call, &target, "status").await,
+        ("status" | "approval", "get") => verbs::get(registry, &call, &target).await,
+        (part @ ("status" | "approval"), "update") => verbs::update(registry, call, &target, part).await,
+        (part @ ("status" | "approval"), _) => verbs::patch(registry, call, &target, part).await,
         ("finalize", _) => finalize(registry, call, &target).await,
         ("binding", _) => bind(registry, call, &target).await,
         ("eviction", _) => evict(registry, call, &target).await,

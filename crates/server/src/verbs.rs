@@ -190,7 +190,11 @@ pub(crate) async fn update(
         let entry = registry.create(resource, tree, WriteOptions { dry_run }).await?;
         return Ok(render::one(StatusCode::CREATED, &resource, &entry, form, now()));
     }
-    let change = |_: &Value| Ok(tree.clone());
+    let user = call.user;
+    let change = |old: &Value| {
+        admit::update(&user, target, old, &tree)?;
+        Ok(tree.clone())
+    };
     let options = WriteOptions { dry_run };
     let update = Update { target, subresource: part, change: &change, uid_is_precondition: true, options };
     let written = registry.update(&update).await?;
@@ -212,6 +216,7 @@ pub(crate) async fn patch(
     let dry_run = options::dry_run(&call.query, "PatchOptions")?;
     let unknown = options::unknown(&call.query, "PatchOptions")?;
     let patch = Patch::read(&mut call).await?;
+    let user = call.user;
     let warnings = std::sync::Mutex::new(Vec::new());
     let change = |old: &Value| {
         let mut served = old.clone();
@@ -222,6 +227,7 @@ pub(crate) async fn patch(
         *warnings.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = told;
         name(target, &mut new)?;
         complete(&resource, &mut new);
+        admit::update(&user, target, old, &new)?;
         Ok(new)
     };
     let options = WriteOptions { dry_run };

@@ -7,18 +7,27 @@ use std::path::Path;
 use std::time::Duration;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
 use time::OffsetDateTime;
 
-use crate::Error;
 use crate::identity::{Credential, Identity};
+use crate::{Error, request};
 
 const AUTHORITY_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 const LEAF_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
-/// Clocks of other machines may be behind by this much.
-const CLOCK_SKEW: Duration = Duration::from_secs(3600);
+/// Clocks of other machines may be behind by this much: certificates begin so long before they are made.
+pub const CLOCK_SKEW: Duration = Duration::from_secs(3600);
+
+/// What a signed certificate is good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Usage {
+    /// Dialling others.
+    Client,
+    /// Being dialled.
+    Server,
+}
 
 /// A certificate authority with its key in memory.
 pub struct Authority {
@@ -88,7 +97,31 @@ impl Authority {
     /// # Errors
     /// [`Error::Failed`] when a name is not valid or signing fails.
     pub fn server(&self, identity: &Identity, names: &[String]) -> Result<Credential, Error> {
-        self.issue(identity, names, &[ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth])
+        let mut credential =
+            self.issue(identity, names, &[ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth])?;
+        // A client that knows only the authority's digest finds the authority beside the leaf.
+        credential.certificate_pem.push_str(&self.certificate_pem);
+        Ok(credential)
+    }
+
+    /// Signs a request (PEM) as it is, for dialling others or for listening. Whoever calls has decided that it may be signed.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] when the request cannot be read, names several organizations, or signing fails.
+    pub fn sign(&self, request_pem: &str, usage: Usage, life: Duration) -> Result<String, Error> {
+        let asked = request::read(request_pem)?;
+        let doing = || format!("signing the request of {}", asked.identity.user);
+        if asked.identity.groups.len() > 1 || asked.has_others {
+            return Err(Error::failed(doing(), "it asks for more than an authority of this kind vouches for"));
+        }
+        let failed = |e| Error::failed(doing(), e);
+        let key = CertificateSigningRequestParams::from_der(&request::der(request_pem)?).map_err(failed)?.public_key;
+        let usage = match usage {
+            Usage::Client => ExtendedKeyUsagePurpose::ClientAuth,
+            Usage::Server => ExtendedKeyUsagePurpose::ServerAuth,
+        };
+        let params = leaf(&asked.identity, &asked.all_names(), &[usage], life).map_err(failed)?;
+        Ok(params.signed_by(&key, &self.issuer).map_err(failed)?.pem())
     }
 
     fn issue(
@@ -99,22 +132,32 @@ impl Authority {
     ) -> Result<Credential, Error> {
         let failed = |e| Error::failed(format!("issuing a certificate for {}", identity.user), e);
         let key = new_key()?;
-        let mut params = CertificateParams::new(names).map_err(failed)?;
-        params.distinguished_name = subject(&identity.user, &identity.groups);
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
-        params.extended_key_usages = usages.to_vec();
-        params.use_authority_key_identifier_extension = true;
-        set_life(&mut params, LEAF_LIFE);
+        let params = leaf(identity, names, usages, LEAF_LIFE).map_err(failed)?;
         let certificate = params.signed_by(&key, &self.issuer).map_err(failed)?;
         Ok(Credential { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() })
     }
 }
 
-fn new_key() -> Result<KeyPair, Error> {
+fn leaf(
+    identity: &Identity,
+    names: &[String],
+    usages: &[ExtendedKeyUsagePurpose],
+    life: Duration,
+) -> Result<CertificateParams, rcgen::Error> {
+    let mut params = CertificateParams::new(names)?;
+    params.distinguished_name = subject(&identity.user, &identity.groups);
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
+    params.extended_key_usages = usages.to_vec();
+    params.use_authority_key_identifier_extension = true;
+    set_life(&mut params, life);
+    Ok(params)
+}
+
+pub(crate) fn new_key() -> Result<KeyPair, Error> {
     KeyPair::generate().map_err(|e| Error::failed("making a key", e))
 }
 
-fn subject(common_name: &str, organizations: &[String]) -> DistinguishedName {
+pub(crate) fn subject(common_name: &str, organizations: &[String]) -> DistinguishedName {
     let mut name = DistinguishedName::new();
     // A distinguished name of this library holds one value for each type, so several organizations need types of their own; podling's own
     // identities have at most one.
@@ -154,6 +197,19 @@ mod tests {
         let admin = Identity::new("admin", &["system:masters"]);
         let credential = authority.client(&admin).unwrap();
         assert_eq!(Identity::of_certificate(&credential.chain().unwrap()[0]).unwrap(), admin);
+    }
+
+    #[test]
+    fn a_request_is_signed_as_it_is() {
+        let (authority, _) = Authority::create("test").unwrap();
+        let node = Identity::new("system:node:n1", &["system:nodes"]);
+        let (request, key_pem) = request::create(&node, &["n1".into()]).unwrap();
+        let certificate_pem = authority.sign(&request, Usage::Client, Duration::from_secs(600)).unwrap();
+        let credential = Credential { certificate_pem, key_pem };
+        assert_eq!(Identity::of_certificate(&credential.chain().unwrap()[0]).unwrap(), node);
+        crate::keys::Keys::new(&credential).unwrap();
+        let (from, until) = credential.validity().unwrap();
+        assert_eq!(until.duration_since(from).unwrap().as_secs(), 3600 + 600);
     }
 
     #[test]

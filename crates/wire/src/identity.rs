@@ -1,9 +1,14 @@
 //! Who a peer is: the names in its verified certificate.
 
+use std::net::IpAddr;
 use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate, X509Name};
 
 use crate::Error;
@@ -29,11 +34,14 @@ impl Identity {
     /// [`Error::Failed`] when the bytes are no X.509 certificate or its subject has no common name.
     pub fn of_certificate(der: &[u8]) -> Result<Self, Error> {
         let (_, certificate) = X509Certificate::from_der(der).map_err(|e| Error::failed("parsing a certificate", e))?;
-        let subject = certificate.subject();
-        let user = texts(subject, |name| name.iter_common_name().collect()).into_iter().next();
-        let user = user.ok_or_else(|| Error::failed("parsing a certificate", "its subject has no common name"))?;
-        Ok(Self { user, groups: texts(subject, |name| name.iter_organization().collect()) })
+        of_subject(certificate.subject())
     }
+}
+
+pub(crate) fn of_subject(subject: &X509Name<'_>) -> Result<Identity, Error> {
+    let user = texts(subject, |name| name.iter_common_name().collect()).into_iter().next();
+    let user = user.ok_or_else(|| Error::failed("reading a subject", "it has no common name"))?;
+    Ok(Identity { user, groups: texts(subject, |name| name.iter_organization().collect()) })
 }
 
 fn texts<'a>(
@@ -67,6 +75,33 @@ impl Credential {
         Ok(Self { certificate_pem: read(certificate)?, key_pem: read(key)? })
     }
 
+    /// From when until when the certificate holds.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] when it cannot be parsed.
+    pub fn validity(&self) -> Result<(SystemTime, SystemTime), Error> {
+        let chain = self.chain()?;
+        let parsed = X509Certificate::from_der(&chain[0]).map_err(|e| Error::failed("parsing a certificate", e))?;
+        let validity = parsed.1.validity();
+        let moment = |time: x509_parser::time::ASN1Time| {
+            UNIX_EPOCH + Duration::from_secs(u64::try_from(time.timestamp()).unwrap_or(0))
+        };
+        Ok((moment(validity.not_before), moment(validity.not_after)))
+    }
+
+    /// The names and addresses that the certificate holds for, in its order.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] when it cannot be parsed.
+    pub fn names(&self) -> Result<Vec<String>, Error> {
+        let chain = self.chain()?;
+        let failed = |e: Box<dyn std::error::Error + Send + Sync>| Error::failed("parsing a certificate", e);
+        let (_, parsed) = X509Certificate::from_der(&chain[0]).map_err(|e| failed(e.into()))?;
+        let names = parsed.subject_alternative_name().map_err(|e| failed(e.into()))?;
+        let names = names.map(|extension| extension.value.general_names.as_slice()).unwrap_or_default();
+        Ok(names.iter().filter_map(text_of).collect())
+    }
+
     pub(crate) fn chain(&self) -> Result<Vec<CertificateDer<'static>>, Error> {
         certificates(&self.certificate_pem)
     }
@@ -74,6 +109,29 @@ impl Credential {
     pub(crate) fn key(&self) -> Result<PrivateKeyDer<'static>, Error> {
         PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes()).map_err(|e| Error::failed("parsing a private key", e))
     }
+}
+
+/// A DNS name or an address; names of other kinds are not known here.
+pub(crate) fn text_of(name: &GeneralName<'_>) -> Option<String> {
+    match name {
+        GeneralName::DNSName(name) => Some((*name).to_owned()),
+        GeneralName::IPAddress(bytes) => address_of(bytes).map(|address| address.to_string()),
+        _ => None,
+    }
+}
+
+pub(crate) fn address_of(bytes: &[u8]) -> Option<IpAddr> {
+    match bytes.len() {
+        4 => <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from),
+        _ => <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from),
+    }
+}
+
+/// A certificate as PEM text.
+pub fn to_pem(der: &[u8]) -> String {
+    let encoded = STANDARD.encode(der);
+    let lines = encoded.as_bytes().chunks(64).map(String::from_utf8_lossy).collect::<Vec<_>>().join("\n");
+    format!("-----BEGIN CERTIFICATE-----\n{lines}\n-----END CERTIFICATE-----\n")
 }
 
 /// The certificates in a PEM text.

@@ -2,7 +2,8 @@
 //!
 //! This crate moves bytes between parties that prove who they are. It refuses to know what the bytes mean: no objects, no paths, no kinds.
 //!
-//! In reading order: [`identity`] says who a peer is, [`authority`] issues the certificates that prove it, [`listen`] serves a [`Service`]
+//! In reading order: [`identity`] says who a peer is, [`authority`] issues the certificates that prove it
+//! ([`request`] asks for one, [`keys`] replaces one in use), [`listen`] serves a [`Service`]
 //! over TLS, [`dial`] reaches one, [`body`] is what both carry, and [`upgrade`] turns a request into a bundle of byte streams.
 
 pub mod authority;
@@ -10,9 +11,12 @@ pub mod body;
 pub mod dial;
 mod error;
 pub mod identity;
+pub mod keys;
 pub mod listen;
+pub mod request;
 mod service;
 pub mod upgrade;
+mod verify;
 
 pub use body::Body;
 pub use error::Error;

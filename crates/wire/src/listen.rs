@@ -19,6 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::identity::{Credential, certificates};
+use crate::keys::Keys;
 use crate::{Error, Identity, Peer, Service, body};
 
 /// A peer must finish its TLS handshake within this time.
@@ -33,6 +34,15 @@ const DRAIN_DEADLINE: Duration = Duration::from_secs(2);
 const MAX_STREAMS: u32 = 250;
 const WINDOW_BYTES: u32 = 1 << 20;
 
+/// What becomes of clients without a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Strangers {
+    /// They are served, as nobody.
+    Served,
+    /// The handshake fails.
+    Refused,
+}
+
 /// A bound port that speaks TLS; clients may show a certificate signed by the given authority.
 pub struct Listener {
     socket: TcpListener,
@@ -46,9 +56,22 @@ impl Listener {
     /// # Errors
     /// [`Error::Failed`] when the address is taken or the credential cannot be used.
     pub async fn bind(address: SocketAddr, credential: &Credential, client_authority: &str) -> Result<Self, Error> {
+        Self::bind_with(address, Keys::new(credential)?, client_authority, Strangers::Served).await
+    }
+
+    /// As [`Listener::bind`], but the certificate may be replaced while it listens, and strangers may be turned away.
+    ///
+    /// # Errors
+    /// As [`Listener::bind`].
+    pub async fn bind_with(
+        address: SocketAddr,
+        keys: Arc<Keys>,
+        client_authority: &str,
+        strangers: Strangers,
+    ) -> Result<Self, Error> {
         let socket =
             TcpListener::bind(address).await.map_err(|e| Error::failed(format!("listening on {address}"), e))?;
-        let acceptor = TlsAcceptor::from(Arc::new(server_config(credential, client_authority)?));
+        let acceptor = TlsAcceptor::from(Arc::new(server_config(keys, client_authority, strangers)?));
         Ok(Self { socket, acceptor })
     }
 
@@ -101,19 +124,20 @@ pub async fn stopped(shutdown: &mut watch::Receiver<bool>) {
     drop(shutdown.wait_for(|stop| *stop).await);
 }
 
-fn server_config(credential: &Credential, client_authority: &str) -> Result<ServerConfig, Error> {
+fn server_config(keys: Arc<Keys>, client_authority: &str, strangers: Strangers) -> Result<ServerConfig, Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let failed = |e: rustls::Error| Error::failed("preparing TLS", e);
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(client_authority)?), provider.clone())
-        .allow_unauthenticated()
-        .build()
-        .map_err(|e| Error::failed("preparing TLS", e))?;
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(client_authority)?), provider.clone());
+    let verifier = match strangers {
+        Strangers::Served => verifier.allow_unauthenticated(),
+        Strangers::Refused => verifier,
+    };
+    let verifier = verifier.build().map_err(|e| Error::failed("preparing TLS", e))?;
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(failed)?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(credential.chain()?, credential.key()?)
-        .map_err(failed)?;
+        .with_cert_resolver(keys);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
 }

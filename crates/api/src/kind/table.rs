@@ -219,6 +219,26 @@ const PRIORITY_CLASS: Kind = Kind {
     ..ROW
 };
 
+/// A part of a certificate request, which is a certificate request itself.
+const fn certificate_part(name: &'static str) -> Subresource {
+    Subresource { name, group: "certificates.k8s.io", version: "v1", kind: "CertificateSigningRequest", verbs: PART }
+}
+
+const CERTIFICATE_SIGNING_REQUEST: Kind = Kind {
+    group: "certificates.k8s.io",
+    kind: "CertificateSigningRequest",
+    list_kind: "CertificateSigningRequestList",
+    plural: "certificatesigningrequests",
+    singular: "certificatesigningrequest",
+    short_names: &["csr"],
+    scope: Cluster,
+    subresources: &[certificate_part("approval"), certificate_part("status")],
+    schema: "io.k8s.api.certificates.v1.CertificateSigningRequest",
+    has_status: true,
+    storage: Some("certificatesigningrequests"),
+    ..ROW
+};
+
 /// kubectl asks for these before it says that it does not know a kind.
 const CUSTOM_RESOURCE_DEFINITION: Kind = Kind {
     group: "apiextensions.k8s.io",
@@ -321,6 +341,7 @@ pub static ALL: &[Kind] = &[
     SELF_SUBJECT_ACCESS_REVIEW,
     SELF_SUBJECT_RULES_REVIEW,
     SUBJECT_ACCESS_REVIEW,
+    CERTIFICATE_SIGNING_REQUEST,
     CUSTOM_RESOURCE_DEFINITION,
     PRIORITY_CLASS,
     LEASE,

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1 as core;
 use runtime::{ContainerState, Network, Phase, Sandbox, SandboxSpec, StartFailure};
 
 use super::{CONFIG_RETRY, Failure, Inbox, SANDBOX_RETRY, Trouble, Worker, at, instant, later};
+use crate::address::Allocated;
 use crate::env::{self, Surroundings};
 use crate::events::Severity;
 use crate::images::{Refusal, field};
@@ -65,7 +66,7 @@ impl Worker {
     }
 
     async fn raise_sandbox(&mut self) -> Result<(), Error> {
-        let (network, address) = self.network()?;
+        let (network, address) = self.network().await?;
         spec::write_files(&self.pod, &self.paths, &address)?;
         let sandbox = self.shared.runtime.create_sandbox(self.sandbox_spec(network)).await?;
         if let Some(address) = self.address
@@ -124,12 +125,15 @@ impl Worker {
         Ok(())
     }
 
-    pub(super) fn network(&mut self) -> Result<(Network, String), Error> {
+    pub(super) async fn network(&mut self) -> Result<(Network, String), Error> {
         if self.pod.uses_host_network() {
             return Ok((Network::Host, self.shared.node_address.clone()));
         }
-        let address = self.shared.addresses.allocate()?;
+        let Allocated { address, has_new_block } = self.shared.addresses.allocate().await?;
         self.address = Some(address);
+        if has_new_block {
+            self.shared.tell_blocks().await?;
+        }
         let attachment = self.shared.addresses.attachment(self.pod.uid(), address)?;
         Ok((Network::Attached(attachment), address.to_string()))
     }

@@ -7,9 +7,12 @@ use api::selector::FieldSelector;
 use api::status::Status;
 use serde_json::Value;
 
-use super::{Action, Decision, is_event_write};
+use super::{Action, Decision, is_event_write, token};
 use crate::registry::{ListOptions, Registry, Resource, Selection, Target, object};
 use crate::tree::{at, entries, items, text, text_at};
+
+/// The namespace of the claims of blocks of addresses.
+pub(crate) const BLOCKS: &str = "podling-blocks";
 
 /// Decides for the agent of one node.
 pub(super) async fn decide(registry: &Registry, node: &str, action: &Action) -> Result<Decision, Status> {
@@ -18,6 +21,8 @@ pub(super) async fn decide(registry: &Registry, node: &str, action: &Action) -> 
     Ok(match (action.resource.as_str(), action.subresource.as_str()) {
         ("nodes", "") if verb == "create" => Decision::Allowed,
         ("nodes", "" | "status") => own_node(node, action),
+        ("pods", "") if ["update", "patch", "deletecollection"].contains(&verb) => Decision::of(false),
+        ("leases", "") if action.namespace == BLOCKS => own_block(registry, node, action).await?,
         ("leases", "") => {
             let own = action.namespace == "kube-node-lease" && [node, ""].contains(&action.name.as_str());
             let known = is_write || ["get", "delete"].contains(&verb);
@@ -31,6 +36,10 @@ pub(super) async fn decide(registry: &Registry, node: &str, action: &Action) -> 
             if action.is_read() || verb != "create" || action.subresource == "eviction" =>
         {
             own_pod(registry, node, action).await?
+        }
+        ("certificatesigningrequests", "") => Decision::of(verb == "create" || token::is_one_read(action)),
+        ("configmaps", "") if action.namespace == "kube-system" && action.name == token::CLUSTER_FACTS => {
+            Decision::of(verb == "get")
         }
         ("secrets" | "configmaps", "") if action.is_read() => referenced(registry, node, action).await?,
         ("serviceaccounts", "" | "token") if verb == "get" || verb == "create" => {
@@ -54,6 +63,8 @@ fn own_node(node: &str, action: &Action) -> Decision {
     let named = action.name == node || selects(action, "metadata.name", node);
     let allowed = match action.verb.as_str() {
         "get" | "update" | "patch" => action.name == node,
+        // A node that leaves.
+        "delete" => action.name == node && action.subresource.is_empty(),
         "list" | "watch" => named,
         _ => false,
     };
@@ -70,6 +81,19 @@ async fn own_pod(registry: &Registry, node: &str, action: &Action) -> Result<Dec
     let entry = registry.find(&target).await?;
     let own = entry.is_none_or(|entry| text_at(&object::decode(&entry), &["spec", "nodeName"]) == node);
     Ok(own_or(own, "no relationship found between node and this object"))
+}
+
+/// Claims of addresses: every node sees all, and gives back its own. That a new one is its own is a matter of admission.
+async fn own_block(registry: &Registry, node: &str, action: &Action) -> Result<Decision, Status> {
+    match action.verb.as_str() {
+        "get" | "list" | "watch" | "create" => return Ok(Decision::Allowed),
+        "delete" => {}
+        _ => return Ok(Decision::of(false)),
+    }
+    let leases = Resource::known("coordination.k8s.io", "leases");
+    let entry = registry.find(&Target::new(leases, &action.namespace, &action.name)).await?;
+    let own = entry.is_none_or(|entry| text_at(&object::decode(&entry), &["spec", "holderIdentity"]) == node);
+    Ok(own_or(own, "can only give back blocks that the requesting node holds"))
 }
 
 /// Whether one of the node's pods uses the object.

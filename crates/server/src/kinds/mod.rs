@@ -4,6 +4,7 @@
 pub(crate) mod check;
 pub(crate) mod meta;
 
+pub(crate) mod certificate_signing_request;
 mod config_map;
 mod event;
 mod lease;
@@ -93,6 +94,7 @@ impl Behaviour {
 /// The behaviour of a kind.
 pub(crate) fn behaviour(kind: &str) -> &'static Behaviour {
     match kind {
+        "CertificateSigningRequest" => &certificate_signing_request::BEHAVIOUR,
         "ConfigMap" => &config_map::BEHAVIOUR,
         "Deployment" => &workload::DEPLOYMENT,
         "Event" => &event::BEHAVIOUR,

@@ -98,7 +98,8 @@ fn validate_update(new: &Value, old: &Value) -> Vec<FieldError> {
     let mut errors = taints(new);
     let (spec, before) = (&new["spec"], &old["spec"]);
     let fixed = items(before, "podCIDRs");
-    if !fixed.is_empty() && items(spec, "podCIDRs") != fixed {
+    // Unlike upstream, whose nodes have one range for life: here a node claims further blocks when it needs them.
+    if !items(spec, "podCIDRs").starts_with(fixed) {
         let detail = "node updates may not change podCIDR except from \"\" to valid";
         errors.push(FieldError::forbidden(&Path::new("spec").child("podCIDRs"), detail));
     }

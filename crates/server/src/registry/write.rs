@@ -10,7 +10,7 @@ use store::{Error, Revision, Txn};
 use super::object::{decode, encode, set_revision, unstored};
 use super::{Registry, Resource, Target, now};
 use crate::error;
-use crate::kinds::meta;
+use crate::kinds::{self, meta};
 use crate::table::rfc3339;
 use crate::tree::{at, fields, integer, items, object, put, remove, set, text, text_at};
 
@@ -121,6 +121,10 @@ impl Registry {
                 keep_all_but_status(&mut new, &old);
                 (resource.behaviour.prepare_status)(&mut new, &old);
             }
+            "approval" => {
+                keep_all_but_status(&mut new, &old);
+                kinds::certificate_signing_request::prepare_approval(&mut new, &old, now());
+            }
             _ => {}
         }
         if update.subresource.is_empty() {
@@ -173,6 +177,7 @@ fn check(resource: &Resource, part: &str, new: &Value, old: &Value) -> Vec<Field
     match part {
         "" => errors.extend((behaviour.validate_update)(new, old)),
         "status" => errors.extend((behaviour.validate_status)(new, old)),
+        "approval" => errors.extend(kinds::certificate_signing_request::validate_approval(new, old)),
         _ => return Vec::new(),
     }
     errors.extend(resource.conversion.iter().flat_map(|conversion| (conversion.validate)(new, Some(old))));

@@ -1,0 +1,73 @@
+//! Removes bootstrap tokens whose time is over.
+
+use client::cache::{Cache, Change, Key};
+use client::queue::Queue;
+use client::{Client, Delete, resource};
+use jiff::Timestamp;
+use serde_json::Value;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::signing::decoded;
+
+const NAMESPACE: &str = "kube-system";
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Runs until the shutdown.
+pub async fn run(client: Client, mut shutdown: watch::Receiver<bool>) {
+    let selector = vec![("fieldSelector".to_owned(), "type=bootstrap.kubernetes.io/token".to_owned())];
+    let path = resource::SECRETS.collection(Some(NAMESPACE));
+    let (tokens, mut changes) = Cache::start(client.clone(), path, selector, shutdown.clone());
+    let queue: Queue<String> = Queue::default();
+    loop {
+        tokio::select! {
+            () = client::stopped(&mut shutdown) => return,
+            change = changes.recv() => match change {
+                Some(Change::Set(token)) => queue.add(Key::of(&token).name),
+                Some(_) => {}
+                None => return,
+            },
+            name = queue.next() => {
+                let Some(token) = tokens.get(&Key { namespace: NAMESPACE.into(), name: name.clone() }) else { continue };
+                match remaining(&token, Timestamp::now()) {
+                    None => {}
+                    Some(left) if !left.is_zero() => queue.add_at(name, Instant::now() + left),
+                    Some(_) => {
+                        let uid = token["metadata"]["uid"].as_str().map(str::to_owned);
+                        let path = resource::SECRETS.object(Some(NAMESPACE), &name);
+                        match client.delete(&path, &Delete { uid, ..Delete::default() }).await {
+                            Err(error) if !error.is_not_found() && !error.is_conflict() => {
+                                tracing::debug!(%error, token = name, "removing an expired token");
+                                queue.add_at(name, Instant::now() + RETRY);
+                            }
+                            _ => {}
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// How long a token is good for; `None` is forever. One whose end cannot be read is good for nothing, but is not ours to remove.
+fn remaining(token: &Value, now: Timestamp) -> Option<Duration> {
+    let end: Timestamp = token["data"]["expiration"].as_str().and_then(decoded)?.parse().ok()?;
+    Some(Duration::try_from(end.duration_since(now)).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_token_lives_until_its_end() {
+        let now: Timestamp = "2026-01-01T00:00:00Z".parse().expect("a moment");
+        let left = |end: &str| remaining(&json!({"data": {"expiration": crate::signing::encoded(end)}}), now);
+        assert_eq!(left("2026-01-01T00:01:00Z"), Some(Duration::from_secs(60)));
+        assert_eq!(left("2025-01-01T00:00:00Z"), Some(Duration::ZERO));
+        assert_eq!(left("soon"), None);
+        assert_eq!(remaining(&json!({"data": {}}), now), None);
+    }
+}

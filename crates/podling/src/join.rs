@@ -1,0 +1,289 @@
+//! `podling join`: makes this machine a node of a cluster whose API server is elsewhere, and runs the node.
+
+mod enroll;
+mod renew;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context, bail, ensure};
+use client::Client;
+use client::transport::Remote;
+use http::Uri;
+use ipnet::Ipv4Net;
+use tokio::sync::watch;
+use wire::authority::{Usage, write_private};
+use wire::dial::Trust;
+use wire::identity::Credential;
+use wire::keys::Keys;
+use wire::listen::{Listener, Strangers};
+
+use crate::cluster::{self, Facts, Joined, Place, Role};
+use crate::progress::Progress;
+use crate::token::{self, Token};
+use crate::up::{Registries, block_on, machine_name};
+use crate::{signals, version};
+use renew::Renewal;
+
+/// The options of `join`.
+#[derive(clap::Args, Debug, Clone)]
+pub(crate) struct Options {
+    /// The cluster's API server: https://HOST:PORT [default: the one that was joined before]
+    server: Option<String>,
+    #[command(flatten)]
+    pub(crate) place: Place,
+    /// What `podling token create` printed on the server; needed once
+    #[arg(long, value_name = "TOKEN")]
+    token: Option<Token>,
+    /// Name of this node [default: the machine's name]
+    #[arg(long, value_name = "NAME")]
+    node_name: Option<String>,
+    /// Address by which others reach this node [default: the one that leads to the server]
+    #[arg(long, value_name = "ADDR")]
+    node_ip: Option<Ipv4Addr>,
+    /// Port on which the node answers the API server [default: a free one]
+    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    port: u16,
+    /// Return once the node is Ready; the log goes to DIR/podling.log
+    #[arg(long)]
+    pub(crate) detach: bool,
+    #[command(flatten)]
+    registries: Registries,
+    /// The process was started by `join --detach`
+    #[arg(long, hide = true)]
+    detached: bool,
+}
+
+/// Runs until the process is asked to end.
+pub(crate) fn run(options: Options, begun: Instant) -> anyhow::Result<()> {
+    let detached = options.detached;
+    block_on(Role::Node, detached, serve(options, begun))
+}
+
+/// What a node has of its own.
+pub(crate) struct Membership {
+    /// A way to the API as the node.
+    pub(crate) client: Client,
+    authority_pem: String,
+    credential: Credential,
+    keys: Arc<Keys>,
+}
+
+async fn serve(options: Options, begun: Instant) -> anyhow::Result<()> {
+    let progress = Progress::of("joining");
+    let place = options.place.clone();
+    place.make()?;
+    if let Some(pid) = place.process() {
+        bail!("a node runs in {} already (process {pid})", place.data_dir.display());
+    }
+    let lock = place.occupy()?;
+    let facts = match place.facts()? {
+        Some(facts) => resumed(&place, &options, facts)?,
+        None => enter(&place, &options).await?,
+    };
+    let member = membership(&place, &facts)?;
+    let (stop, shutdown) = watch::channel(false);
+    let names = vec![facts.node_name.clone(), facts.node_address.to_string()];
+    let (serving, serving_keys) = serving(&place, &facts, &member, &names).await?;
+    let address = SocketAddr::from((facts.node_address, options.port));
+    let listener =
+        Listener::bind_with(address, serving_keys.clone(), &member.authority_pem, Strangers::Refused).await?;
+    let port = listener.address()?.port();
+    cluster::claim(&facts)?;
+    let agent = node::Agent::start(agent(&options, &place, &facts, &member, port)?, shutdown.clone()).await?;
+    let listening = tokio::spawn(listener.serve(agent.service(), shutdown.clone()));
+    let renewal = |usage, names: Vec<String>, file: &str, keys: &Arc<Keys>| Renewal {
+        client: member.client.clone(),
+        node: facts.node_name.clone(),
+        usage,
+        names,
+        file: pki(&place).join(file),
+        keys: keys.clone(),
+    };
+    let own = renewal(Usage::Client, Vec::new(), OWN, &member.keys).run(member.credential.clone(), shutdown.clone());
+    let others = renewal(Usage::Server, names, SERVING, &serving_keys).run(serving, shutdown.clone());
+    let renewing = [tokio::spawn(own), tokio::spawn(others)];
+    let running = tokio::spawn(agent.run(shutdown));
+    drop(progress);
+    let server = facts.joined.as_ref().map_or("", |joined| joined.server.as_str());
+    say!("node {} is Ready after {} ms; it belongs to {server}", facts.node_name, begun.elapsed().as_millis());
+    signals::ended().await?;
+    stop.send_replace(true);
+    for task in [running, listening].into_iter().chain(renewing) {
+        task.await.context("ending")?;
+    }
+    place.leave(lock);
+    Ok(())
+}
+
+/// The node's own certificate with its key, the one it listens with, and the authority's.
+const OWN: &str = "node.pem";
+const SERVING: &str = "serving.pem";
+const AUTHORITY: &str = "ca.crt";
+
+fn pki(place: &Place) -> PathBuf {
+    place.file("pki")
+}
+
+/// A node that joined before goes on as what it was.
+fn resumed(place: &Place, options: &Options, mut facts: Facts) -> anyhow::Result<Facts> {
+    let directory = place.data_dir.display();
+    ensure!(facts.role == Role::Node, "{directory} is that of a server: `podling {}` resumes it", facts.role.verb());
+    let leave = "`podling leave` first, or name another --data-dir";
+    if let Some(token) = &options.token {
+        let authority = read_authority(place)?;
+        let known = token::digest(&wire::identity::certificates(&authority)?[0]);
+        ensure!(known == token.digest, "{directory} is that of a node of another cluster: {leave}");
+    }
+    if let Some(name) = options.node_name.as_ref().filter(|name| **name != facts.node_name) {
+        bail!("the node in {directory} is called {}, not {name}: {leave}", facts.node_name);
+    }
+    if let (Some(server), Some(joined)) = (&options.server, &mut facts.joined) {
+        joined.server.clone_from(server);
+    }
+    facts.node_address = match options.node_ip {
+        Some(address) => address,
+        None => address_towards(facts.joined.as_ref().map_or("", |joined| &joined.server))?,
+    };
+    place.keep(&facts)?;
+    Ok(facts)
+}
+
+/// The first time: everything that needs the token.
+async fn enter(place: &Place, options: &Options) -> anyhow::Result<Facts> {
+    let server = options.server.as_ref().context("name the server to join: https://HOST:PORT")?;
+    let server = server.trim_end_matches('/').to_owned();
+    let token =
+        options.token.as_ref().context("joining needs --token: `podling token create` on the server makes one")?;
+    let node_name = options.node_name.clone().map_or_else(machine_name, Ok)?;
+    let authority_pem = enroll::meet(&server, token).await?;
+    let client = enroll::stranger(&server, &authority_pem, token)?;
+    enroll::compare_clocks(&client, &server, token).await?;
+    let told = enroll::facts(&client, Some(token)).await?;
+    let pod_cidr: Ipv4Net = told["podCIDR"].as_str().unwrap_or_default().parse().context("the cluster's range")?;
+    check_range(pod_cidr)?;
+    let credential = enroll::certificate(&client, &node_name, Usage::Client, &[], Some(token)).await?;
+    let node_address = options.node_ip.map_or_else(|| address_towards(&server), Ok)?;
+    let joined = Joined {
+        server,
+        cluster: told["id"].as_str().unwrap_or_default().to_owned(),
+        grace_seconds: told["nodeGraceSeconds"].as_str().and_then(|text| text.parse().ok()).unwrap_or(40),
+    };
+    let facts = Facts {
+        id: cluster::new_id()?,
+        pod_cidr,
+        node_name,
+        node_address,
+        listen: SocketAddr::from((node_address, options.port)),
+        kubeconfig: None,
+        role: Role::Node,
+        advertise: Vec::new(),
+        joined: Some(joined),
+    };
+    let pki = pki(place);
+    std::fs::create_dir_all(&pki).with_context(|| format!("making {}", pki.display()))?;
+    write_private(&pki.join(AUTHORITY), authority_pem.as_bytes())?;
+    enroll::write(&pki.join(OWN), &credential)?;
+    place.keep(&facts)?;
+    Ok(facts)
+}
+
+/// A range that this machine uses otherwise would make one of the two unreachable.
+fn check_range(range: Ipv4Net) -> anyhow::Result<()> {
+    let used = network::used_ranges().context("reading the machine's routes")?;
+    let overlaps = |other: &&Ipv4Net| other.contains(&range.network()) || range.contains(&other.network());
+    match used.iter().find(overlaps) {
+        Some(other) => bail!(
+            "the cluster's pods have addresses of {range}, but this machine reaches {other} otherwise: the cluster needs \
+             another --pod-cidr, or this machine another network"
+        ),
+        None => Ok(()),
+    }
+}
+
+/// The address of this machine on its way to a server.
+fn address_towards(server: &str) -> anyhow::Result<Ipv4Addr> {
+    let uri: Uri = server.parse().with_context(|| format!("reading the server's address \"{server}\""))?;
+    let host = uri.host().unwrap_or_default();
+    let doing = || format!("finding the way to {host}");
+    // Nothing is sent: the kernel only chooses the way.
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).with_context(doing)?;
+    socket.connect((host, uri.port_u16().unwrap_or(6443))).with_context(doing)?;
+    match socket.local_addr().with_context(doing)?.ip() {
+        IpAddr::V4(address) => Ok(address),
+        IpAddr::V6(address) => bail!("the way to {host} begins at {address}: name an IPv4 address with --node-ip"),
+    }
+}
+
+fn read_authority(place: &Place) -> anyhow::Result<String> {
+    let path = pki(place).join(AUTHORITY);
+    std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
+}
+
+/// What the node of a directory has.
+pub(crate) fn membership(place: &Place, facts: &Facts) -> anyhow::Result<Membership> {
+    let joined = facts.joined.as_ref().context("this node has joined no cluster")?;
+    let credential = enroll::read(&pki(place).join(OWN))?.context("this node has lost its certificate")?;
+    let (_, until) = credential.validity()?;
+    if until < SystemTime::now() {
+        bail!(
+            "the certificate of node {0} has run out: `podling down --purge` here, `kubectl delete node {0}` there, and join \
+             again with a token",
+            facts.node_name
+        );
+    }
+    let authority_pem = read_authority(place)?;
+    let keys = Keys::new(&credential)?;
+    let trust = Trust { authorities_pem: Some(authority_pem.clone()), keys: Some(keys.clone()), ..Trust::default() };
+    let client = Client::new(Arc::new(Remote::new(&joined.server, &trust)?), "podling");
+    Ok(Membership { client, authority_pem, credential, keys })
+}
+
+/// The certificate that the node listens with: the one it has, or a new one if its addresses have changed or its time is over.
+async fn serving(
+    place: &Place,
+    facts: &Facts,
+    member: &Membership,
+    names: &[String],
+) -> anyhow::Result<(Credential, Arc<Keys>)> {
+    let path = pki(place).join(SERVING);
+    let is_good = |credential: &Credential| {
+        let names_fit = credential.names().is_ok_and(|held| held == names);
+        names_fit && credential.validity().is_ok_and(|(_, until)| until > SystemTime::now())
+    };
+    let credential = match enroll::read(&path)?.filter(is_good) {
+        Some(credential) => credential,
+        None => {
+            let made = enroll::certificate(&member.client, &facts.node_name, Usage::Server, names, None).await?;
+            enroll::write(&path, &made)?;
+            made
+        }
+    };
+    let keys = Keys::new(&credential)?;
+    Ok((credential, keys))
+}
+
+fn agent(
+    options: &Options,
+    place: &Place,
+    facts: &Facts,
+    member: &Membership,
+    port: u16,
+) -> anyhow::Result<node::Config> {
+    let grace = facts.joined.as_ref().map_or(40, |joined| joined.grace_seconds);
+    Ok(node::Config {
+        node_name: facts.node_name.clone(),
+        node_address: facts.node_address,
+        client: member.client.clone(),
+        runtime: facts.runtime(place)?,
+        images: Arc::new(cluster::images(place, options.registries.read()?)?),
+        network: facts.network()?,
+        range: facts.pod_cidr,
+        directory: place.file("node"),
+        version: version::git_version(),
+        port,
+        grace: Duration::from_secs(grace),
+    })
+}
