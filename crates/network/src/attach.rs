@@ -132,7 +132,7 @@ fn notice(socket: &Socket, index: u32) -> Result<()> {
     Ok(())
 }
 
-fn ignore_unsupported(error: io::Error) -> io::Result<()> {
+pub(crate) fn ignore_unsupported(error: io::Error) -> io::Result<()> {
     match error.raw_os_error() {
         Some(libc::EAFNOSUPPORT | libc::EOPNOTSUPP | libc::EINVAL) => Ok(()),
         _ => Err(error),

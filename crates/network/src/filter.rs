@@ -21,6 +21,9 @@ const POSTROUTING: Hook = Hook { kind: "nat", number: 4, priority: 100 };
 const LOCAL: [u8; 4] = 2u32.to_ne_bytes();
 const NONE: [u8; 4] = [0; 4];
 const LOOPBACK: [u8; 4] = [127, 0, 0, 0];
+const TCP: [u8; 1] = [6];
+const SYN: [u8; 1] = [2];
+const SYN_RST: [u8; 1] = [6];
 const LOOPBACK_MASK: [u8; 4] = [255, 0, 0, 0];
 
 /// Removes the table. It is made first, since removing what is not there would be refused.
@@ -29,10 +32,10 @@ pub(crate) fn removal(table: &str) -> Vec<Message> {
 }
 
 /// Replaces the table.
-pub(crate) fn replacement(config: &Config, ports: &[HostPort]) -> Vec<Message> {
+pub(crate) fn replacement(config: &Config, ports: &[HostPort], neighbours: &[Ipv4Addr]) -> Vec<Message> {
     let table = config.table.as_str();
     let mut batch = vec![begin(), new_table(table), delete_table(table), new_table(table)];
-    batch.extend(sets(table, ports));
+    batch.extend(sets(table, ports, neighbours));
     batch.extend(spoofing(config));
     batch.extend(forwarding(config));
     batch.extend(host_ports(table, "prerouting", &PREROUTING));
@@ -45,21 +48,25 @@ pub(crate) fn replacement(config: &Config, ports: &[HostPort]) -> Vec<Message> {
     batch
 }
 
-fn sets(table: &str, ports: &[HostPort]) -> Vec<Message> {
+fn sets(table: &str, ports: &[HostPort], neighbours: &[Ipv4Addr]) -> Vec<Message> {
     let target = concat(&[ADDRESS, PORT]);
     let mut messages = vec![
         new_set(table, "ports", 1, concat(&[PROTOCOL, PORT]), Some(target)),
         new_set(table, "address-ports", 2, concat(&[PROTOCOL, ADDRESS, PORT]), Some(target)),
         new_set(table, "hairpin", 3, concat(&[ADDRESS, ADDRESS]), None),
+        new_set(table, "neighbours", 4, ADDRESS, None),
     ];
     // A key that is there twice would have the whole table refused: the first to ask keeps the port.
     let unique = |elements: Vec<Element>| {
         let mut seen = std::collections::HashSet::new();
         elements.into_iter().filter(|(key, _)| seen.insert(key.clone())).collect::<Vec<_>>()
     };
-    for (name, elements) in
-        [("ports", anywhere(ports)), ("address-ports", addressed(ports)), ("hairpin", hairpins(ports))]
-    {
+    for (name, elements) in [
+        ("ports", anywhere(ports)),
+        ("address-ports", addressed(ports)),
+        ("hairpin", hairpins(ports)),
+        ("neighbours", neighbours.iter().map(|address| (words(&[Word::Address(*address)]), None)).collect()),
+    ] {
         // The length of a nested attribute has 16 bits.
         for part in unique(elements).chunks(500) {
             messages.push(new_elements(table, name, part));
@@ -103,15 +110,24 @@ fn number(protocol: Protocol) -> u8 {
 /// 127.0.0.1 need, would let it in).
 fn spoofing(config: &Config) -> Vec<Message> {
     let (table, ours) = (config.table.as_str(), E::Equal(config.prefix.as_bytes()));
-    let to_loopback = [E::InName, ours, E::Destination(0), E::Mask(LOOPBACK_MASK), E::Equal(&LOOPBACK), E::Drop];
+    let to_loopback = [E::InName, ours, E::Destination(0), E::Mask(&LOOPBACK_MASK), E::Equal(&LOOPBACK), E::Drop];
     let elsewhere = [E::InName, E::Equal(config.prefix.as_bytes()), E::ReversePath, E::Equal(&NONE), E::Drop];
     vec![new_chain(table, "raw", &RAW), new_rule(table, "raw", &to_loopback), new_rule(table, "raw", &elsewhere)]
 }
 
+/// The first rules keep both ends of a connection from sending more at once than the way out of here takes, also where nobody would tell
+/// them (a router that drops the message that says so).
 fn forwarding(config: &Config) -> Vec<Message> {
     let (table, ours) = (config.table.as_str(), config.prefix.as_bytes());
+    let clamp = |name: E<'static>| {
+        let syn = [name, E::Equal(ours), E::TransportProtocol(0), E::Equal(&TCP), E::TcpFlags, E::Mask(&SYN_RST)];
+        let rule: Vec<E<'_>> = syn.into_iter().chain([E::Equal(&SYN), E::ClampSegments]).collect();
+        new_rule(table, "forward", &rule)
+    };
     vec![
         new_chain(table, "forward", &FORWARD),
+        clamp(E::InName),
+        clamp(E::OutName),
         new_rule(table, "forward", &[E::InName, E::Equal(ours), E::Accept]),
         new_rule(table, "forward", &[E::OutName, E::Equal(ours), E::Accept]),
     ]
@@ -142,15 +158,19 @@ fn masquerading(config: &Config) -> Vec<Message> {
     let (table, ours) = (config.table.as_str(), config.prefix.as_bytes());
     let (network, mask) = (config.range.network().octets(), config.range.netmask().octets());
     let from_loopback =
-        [E::OutName, E::Equal(ours), E::Source(0), E::Mask(LOOPBACK_MASK), E::Equal(&LOOPBACK), E::Masquerade];
+        [E::OutName, E::Equal(ours), E::Source(0), E::Mask(&LOOPBACK_MASK), E::Equal(&LOOPBACK), E::Masquerade];
     let to_itself =
         [E::OutName, E::Equal(ours), E::Source(0), E::Destination(1), E::Contained("hairpin"), E::Masquerade];
+    // A machine on a shared link knows the way back, and sees who speaks. One behind a router does so too, but what is in between may let
+    // through only what bears the machine's own address; there we do as flannel does for all.
+    let to_neighbour =
+        [E::Source(0), E::Mask(&mask), E::Equal(&network), E::Destination(0), E::Contained("neighbours"), E::Accept];
     let outward = [
         E::Source(0),
-        E::Mask(mask),
+        E::Mask(&mask),
         E::Equal(&network),
         E::Destination(0),
-        E::Mask(mask),
+        E::Mask(&mask),
         E::Different(&network),
         E::Masquerade,
     ];
@@ -158,6 +178,7 @@ fn masquerading(config: &Config) -> Vec<Message> {
         new_chain(table, "postrouting", &POSTROUTING),
         new_rule(table, "postrouting", &from_loopback),
         new_rule(table, "postrouting", &to_itself),
+        new_rule(table, "postrouting", &to_neighbour),
         new_rule(table, "postrouting", &outward),
     ]
 }

@@ -1,6 +1,7 @@
 //! What a machine needs once: forwarding, one table of rules, and knowledge of the links that carry our prefix.
 
 use std::net::Ipv4Addr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::{fs, io};
 
 use ipnet::Ipv4Net;
@@ -63,6 +64,16 @@ pub struct Link {
 #[derive(Debug)]
 pub struct Host {
     config: Config,
+    table: Mutex<Table>,
+}
+
+/// What the table was made of.
+#[derive(Debug, Default)]
+struct Table {
+    /// None before it is written for the first time.
+    ports: Option<Vec<HostPort>>,
+    /// Machines on a shared link.
+    neighbours: Vec<Ipv4Addr>,
 }
 
 impl Host {
@@ -74,26 +85,58 @@ impl Host {
             return Err(io::Error::from(io::ErrorKind::InvalidInput))
                 .doing(|| format!("use {:?} as prefix of links", config.prefix));
         }
-        Ok(Host { config })
+        Ok(Host { config, table: Mutex::default() })
     }
 
     /// Forwarding, and the whole table with these host ports, in one atomic step. Call it again whenever they change.
     pub fn apply(&self, ports: &[HostPort]) -> Result<()> {
         forward()?;
-        let batch = filter::replacement(&self.config, ports);
+        let mut table = self.table();
+        self.write(ports, &table.neighbours)?;
+        table.ports = Some(ports.to_vec());
+        Ok(())
+    }
+
+    /// Does not translate what attachments say to these machines. Before the table is there, it is noted only.
+    pub(crate) fn know_neighbours(&self, neighbours: Vec<Ipv4Addr>) -> Result<()> {
+        let mut table = self.table();
+        if table.neighbours == neighbours {
+            return Ok(());
+        }
+        if let Some(ports) = &table.ports {
+            self.write(ports, &neighbours)?;
+        }
+        table.neighbours = neighbours;
+        Ok(())
+    }
+
+    fn write(&self, ports: &[HostPort], neighbours: &[Ipv4Addr]) -> Result<()> {
+        let batch = filter::replacement(&self.config, ports, neighbours);
         netfilter()?.commit(batch).doing(|| format!("replace nft table {}", self.config.table))
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        // What is noted is changed only after the kernel agreed, in one step.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.config
     }
 
     /// How the sandbox of this name (any string unique in the cluster) gets this address.
     pub fn attachment(&self, sandbox: &str, address: Ipv4Addr) -> Result<Attachment> {
         let uplink = uplink()?;
+        let tunnel = self.tunnel_link(&route()?)?;
+        let tunnel_mtu = tunnel.and_then(|link| link.find_u32(route::LINK_HEADER, route::IFLA_MTU));
         Ok(Attachment {
             link: "eth0".into(),
             host_link: self.link_name(sandbox),
             address,
             gateway: GATEWAY,
             host_address: uplink.address,
-            mtu: uplink.mtu,
+            // What fits everywhere; those attached before there was a tunnel are told by the machine.
+            mtu: tunnel_mtu.map_or(uplink.mtu, |mtu| mtu.min(uplink.mtu)),
         })
     }
 
@@ -133,17 +176,19 @@ impl Host {
         Ok(gone)
     }
 
-    /// Takes the table and all links with our prefix away.
+    /// Takes the table, all links with our prefix and all our routes away.
     pub fn remove(&self) -> Result<()> {
         let links = self.collect_garbage(&[]);
+        let mesh = self.remove_mesh();
         netfilter()?
             .commit(filter::removal(&self.config.table))
             .doing(|| format!("remove nft table {}", self.config.table))?;
-        links.map(|_| ())
+        *self.table() = Table::default();
+        links.and(mesh)
     }
 }
 
-fn route() -> Result<Socket> {
+pub(crate) fn route() -> Result<Socket> {
     Socket::route().doing(|| "open a netlink socket".into())
 }
 

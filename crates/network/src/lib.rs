@@ -2,17 +2,20 @@
 //!
 //! Plain data, the kernel's own sockets and no other program. It refuses to know what a pod or a service is: it knows attachments,
 //! host ports and ranges. Read in this order: `pool` (pure), `attach` (one link pair), `host` (what a machine needs once), `filter`
-//! (the table), `netlink` (the wire format).
+//! (the table), `mesh`
+//! (the ways to other machines), `netlink` (the wire format).
 
 pub mod attach;
 pub mod error;
 mod filter;
 pub mod host;
+pub mod mesh;
 mod netlink;
 pub mod pool;
 
 pub use attach::Attachment;
 pub use error::{Error, Result};
 pub use host::{Config, Host, HostPort, Link, Protocol, addresses, node_address, used_ranges};
+pub use mesh::{Backend, Own, Peer, PeerState, Reach};
 pub use netlink::Socket;
 pub use pool::Pool;

@@ -1,6 +1,9 @@
 //! What tests of several crates share: a real API server over a real store in one process, and patience.
 //!
-//! Nothing here pretends: the server validates, stores on disk and watches as it does in a cluster. Only nodes are missing.
+//! Nothing here pretends: the server validates, stores on disk and watches as it does in a cluster. Only nodes are missing. Machines for
+//! them, joined by wires, are in [`lab`].
+
+pub mod lab;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -113,9 +113,7 @@ pub(crate) fn new_elements(table: &str, set: &str, elements: &[(Vec<u8>, Option<
 /// A rule: each expression in turn, until one does not hold.
 pub(crate) fn new_rule(table: &str, chain: &str, expressions: &[Expression<'_>]) -> Message {
     let rule = message(NEW_RULE, CREATE | APPEND).text(1, table).text(2, chain);
-    rule.nest(4, |list| {
-        expressions.iter().fold(list, |list, one| list.nest(LIST_ELEMENT, |element| one.write(element)))
-    })
+    rule.nest(4, |list| expressions.iter().fold(list, |list, one| one.write(list)))
 }
 
 /// Registers are numbered in words of four bytes: a concatenation lies in neighbouring ones.
@@ -137,7 +135,11 @@ pub(crate) enum Expression<'a> {
     /// Its destination port.
     DestinationPort(u32),
     /// Keep only these bits of register 0.
-    Mask([u8; 4]),
+    Mask(&'a [u8]),
+    /// The flags of its TCP header, in register 0.
+    TcpFlags,
+    /// Lower the largest segment that its TCP header announces to what the way takes.
+    ClampSegments,
     /// Go on only if register 0 and following hold this.
     Equal(&'a [u8]),
     /// Go on only if not.
@@ -170,9 +172,12 @@ impl Expression<'_> {
             Expression::Destination(register) => payload(element, *register, 1, 16, 4),
             Expression::DestinationPort(register) => payload(element, *register, 2, 2, 2),
             Expression::Mask(mask) => named(element, "bitwise", |data| {
-                let data = data.be32(1, WORD).be32(2, WORD).be32(3, 4);
-                data.nest(4, |inner| inner.attr(DATA_VALUE, mask)).nest(5, |inner| inner.attr(DATA_VALUE, &[0; 4]))
+                let data = data.be32(1, WORD).be32(2, WORD).be32(3, mask.len() as u32);
+                let zeros = vec![0; mask.len()];
+                data.nest(4, |inner| inner.attr(DATA_VALUE, mask)).nest(5, |inner| inner.attr(DATA_VALUE, &zeros))
             }),
+            Expression::TcpFlags => payload(element, 0, 2, 13, 1),
+            Expression::ClampSegments => clamp(element),
             Expression::Equal(value) => compare(element, 0, value),
             Expression::Different(value) => compare(element, 1, value),
             Expression::DestinationKind => named(element, "fib", |data| data.be32(1, WORD).be32(2, 3).be32(3, 2)),
@@ -193,7 +198,14 @@ impl Expression<'_> {
 }
 
 fn named(element: Message, name: &str, fill: impl FnOnce(Message) -> Message) -> Message {
-    element.text(1, name).nest(2, fill)
+    element.nest(LIST_ELEMENT, |element| element.text(1, name).nest(2, fill))
+}
+
+/// Three steps: what the way takes, in network order, into the option (kind 2) at its offset.
+fn clamp(list: Message) -> Message {
+    let list = named(list, "rt", |data| data.be32(1, WORD).be32(2, 3));
+    let list = named(list, "byteorder", |data| data.be32(1, WORD).be32(2, WORD).be32(3, 1).be32(4, 2).be32(5, 2));
+    named(list, "exthdr", |data| data.attr(2, &[2]).be32(3, 2).be32(4, 2).be32(6, 1).be32(7, WORD))
 }
 
 fn meta(element: Message, key: u32, register: u32) -> Message {

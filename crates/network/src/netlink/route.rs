@@ -2,6 +2,8 @@
 
 use std::net::Ipv4Addr;
 
+use ipnet::Ipv4Net;
+
 use super::message::{APPEND, Attributes, CREATE, EXCLUSIVE, Message, REPLACE, Received, i32_at};
 
 /// Length of the fixed part of a link message.
@@ -17,30 +19,34 @@ pub(crate) const IFLA_MTU: u16 = 4;
 pub(crate) const IFLA_LINKINFO: u16 = 18;
 const IFLA_AF_SPEC: u16 = 26;
 const IFLA_NET_NS_FD: u16 = 28;
-const IFLA_INFO_KIND: u16 = 1;
-const IFLA_INFO_DATA: u16 = 2;
+pub(super) const IFLA_INFO_KIND: u16 = 1;
+pub(super) const IFLA_INFO_DATA: u16 = 2;
 const VETH_INFO_PEER: u16 = 1;
 const IFLA_INET_CONF: u16 = 1;
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 const ADDR_GEN_MODE_NONE: u8 = 1;
 
-const RTM_NEWLINK: u16 = 16;
+pub(super) const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
 const RTM_GETLINK: u16 = 18;
 const RTM_NEWADDR: u16 = 20;
+const RTM_DELADDR: u16 = 21;
 const RTM_GETADDR: u16 = 22;
 const RTM_NEWROUTE: u16 = 24;
+const RTM_DELROUTE: u16 = 25;
 const RTM_GETROUTE: u16 = 26;
-const RTM_NEWNEIGH: u16 = 28;
+pub(super) const RTM_NEWNEIGH: u16 = 28;
 
-const INET: u8 = libc::AF_INET as u8;
+pub(super) const INET: u8 = libc::AF_INET as u8;
 const INET6: u8 = libc::AF_INET6 as u8;
 const MAIN_TABLE: u8 = 254;
 const PROTOCOL_BOOT: u8 = 3;
 const UNICAST: u8 = 1;
+const LOCAL: u8 = 2;
+const UNREACHABLE: u8 = 7;
 const SCOPE_UNIVERSE: u8 = 0;
 const SCOPE_LINK: u8 = 253;
-const PERMANENT: u16 = 0x80;
+pub(super) const PERMANENT: u16 = 0x80;
 const UP: u32 = 1;
 
 /// Per-link settings of IPv4, by the kernel's numbers.
@@ -54,7 +60,7 @@ pub(crate) enum Setting {
     RouteLocalnet = 26,
 }
 
-fn link(kind: u16, flags: u16, index: u32, up: bool) -> Message {
+pub(super) fn link(kind: u16, flags: u16, index: u32, up: bool) -> Message {
     let state = if up { UP } else { 0 };
     Message::new(kind, flags, &link_header(index, state))
 }
@@ -90,6 +96,10 @@ pub(crate) fn new_pair(outer: &End<'_>, inner: &End<'_>, netns: i32, mtu: u32) -
 
 pub(crate) fn link_up(index: u32) -> Message {
     link(RTM_NEWLINK, 0, index, true)
+}
+
+pub(crate) fn set_mtu(index: u32, mtu: u32) -> Message {
+    link(RTM_NEWLINK, 0, index, false).u32(IFLA_MTU, mtu)
 }
 
 pub(crate) fn delete_link(index: u32) -> Message {
@@ -144,9 +154,17 @@ const IFA_ADDRESS: u16 = 1;
 /// An address without a subnet.
 pub(crate) fn new_address(index: u32, address: Ipv4Addr, is_global: bool) -> Message {
     let scope = if is_global { SCOPE_UNIVERSE } else { SCOPE_LINK };
+    about_address(RTM_NEWADDR, CREATE | REPLACE, index, address, scope)
+}
+
+pub(crate) fn delete_address(index: u32, address: Ipv4Addr) -> Message {
+    about_address(RTM_DELADDR, 0, index, address, SCOPE_UNIVERSE)
+}
+
+fn about_address(kind: u16, flags: u16, index: u32, address: Ipv4Addr, scope: u8) -> Message {
     let mut fixed = [INET, 32, 0, scope, 0, 0, 0, 0];
     fixed[4..8].copy_from_slice(&index.to_ne_bytes());
-    let message = Message::new(RTM_NEWADDR, CREATE | REPLACE, &fixed);
+    let message = Message::new(kind, flags, &fixed);
     message.attr(IFA_LOCAL, &address.octets()).attr(IFA_ADDRESS, &address.octets())
 }
 
@@ -221,6 +239,110 @@ pub(crate) fn read_route(received: &Received) -> Option<Route> {
     })
 }
 
-fn ipv4(bytes: &[u8]) -> Option<Ipv4Addr> {
+/// Who wrote a route is a number of eight bits; nobody in iproute2's list has this one.
+const PROTOCOL_OURS: u8 = 112;
+const ONLINK: u8 = 4;
+const RTA_METRICS: u16 = 8;
+const RTA_VIA: u16 = 18;
+const RTAX_MTU: u16 = 2;
+
+/// Where the addresses of a block are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// Behind this machine on this link.
+    Next { link: u32, via: Ipv4Addr, is_onlink: bool },
+    /// Nowhere: who asks is told so.
+    Nowhere,
+}
+
+/// One of ours, to a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BlockRoute {
+    pub(crate) block: Ipv4Net,
+    pub(crate) target: Target,
+}
+
+impl BlockRoute {
+    /// Refused where anybody has a route to the very block already.
+    pub(crate) fn create(&self) -> Message {
+        self.message(RTM_NEWROUTE, CREATE | EXCLUSIVE)
+    }
+
+    /// In one step, so that no packet is lost in between.
+    pub(crate) fn replace(&self) -> Message {
+        self.message(RTM_NEWROUTE, CREATE | REPLACE)
+    }
+
+    pub(crate) fn delete(&self) -> Message {
+        self.message(RTM_DELROUTE, 0)
+    }
+
+    fn message(&self, kind: u16, flags: u16) -> Message {
+        let (route_kind, route_flags) = match self.target {
+            Target::Next { is_onlink, .. } => (UNICAST, if is_onlink { ONLINK } else { 0 }),
+            Target::Nowhere => (UNREACHABLE, 0),
+        };
+        let bits = self.block.prefix_len();
+        let fixed = [INET, bits, 0, 0, MAIN_TABLE, PROTOCOL_OURS, SCOPE_UNIVERSE, route_kind, route_flags, 0, 0, 0];
+        let message = Message::new(kind, flags, &fixed).attr(RTA_DST, &self.block.network().octets());
+        match self.target {
+            Target::Next { link, via, .. } => message.attr(RTA_GATEWAY, &via.octets()).u32(RTA_OIF, link),
+            Target::Nowhere => message,
+        }
+    }
+
+    /// None if it is not one of ours.
+    pub(crate) fn read(received: &Received) -> Option<BlockRoute> {
+        let byte = |at: usize| received.body.get(at).copied();
+        if byte(4)? != MAIN_TABLE || byte(5)? != PROTOCOL_OURS {
+            return None;
+        }
+        let network = received.find(ROUTE_HEADER, RTA_DST).and_then(ipv4).unwrap_or(Ipv4Addr::UNSPECIFIED);
+        let target = if byte(7)? == UNREACHABLE {
+            Target::Nowhere
+        } else {
+            Target::Next {
+                link: received.find_u32(ROUTE_HEADER, RTA_OIF)?,
+                via: received.find(ROUTE_HEADER, RTA_GATEWAY).and_then(ipv4)?,
+                is_onlink: byte(8)? & ONLINK != 0,
+            }
+        };
+        Some(BlockRoute { block: Ipv4Net::new(network, byte(1)?).ok()?, target })
+    }
+}
+
+/// How the kernel would reach an address.
+pub(crate) fn lookup(address: Ipv4Addr) -> Message {
+    let fixed = [INET, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    Message::new(RTM_GETROUTE, 0, &fixed).attr(RTA_DST, &address.octets())
+}
+
+/// What a lookup found.
+pub(crate) struct Found {
+    pub(crate) link: u32,
+    pub(crate) is_local: bool,
+    pub(crate) has_gateway: bool,
+    /// Of the path, where the kernel knows more than the link does.
+    pub(crate) mtu: Option<u32>,
+}
+
+/// None where it leads nowhere.
+pub(crate) fn read_lookup(received: &Received) -> Option<Found> {
+    let kind = *received.body.get(7)?;
+    if kind != UNICAST && kind != LOCAL {
+        return None;
+    }
+    let has = |attribute| received.find(ROUTE_HEADER, attribute).is_some();
+    let metrics = received.find(ROUTE_HEADER, RTA_METRICS).unwrap_or(&[]);
+    let mtu = Attributes(metrics).find(|(kind, _)| *kind == RTAX_MTU).and_then(|(_, value)| i32_at(value, 0));
+    Some(Found {
+        link: received.find_u32(ROUTE_HEADER, RTA_OIF)?,
+        is_local: kind == LOCAL,
+        has_gateway: has(RTA_GATEWAY) || has(RTA_VIA),
+        mtu: mtu.filter(|mtu| *mtu > 0).map(|mtu| mtu as u32),
+    })
+}
+
+pub(super) fn ipv4(bytes: &[u8]) -> Option<Ipv4Addr> {
     <[u8; 4]>::try_from(bytes).ok().map(Ipv4Addr::from)
 }

@@ -1,6 +1,7 @@
 //! Real links, routes and rules between namespaces, compared with what `ip` and `nft` see.
 
 mod lab;
+mod mesh;
 
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 

@@ -1,0 +1,233 @@
+//! Three machines on one link and two behind a router, each with a block and an attachment: everybody reaches everybody.
+
+use std::net::{Ipv4Addr, TcpListener};
+
+use ipnet::Ipv4Net;
+use network::mesh::vni;
+use network::{Backend, Config, Host, Own, Peer, PeerState, Reach, Socket};
+use testkit::lab::{self, Lab, Namespace, Wire};
+
+use crate::lab as sockets;
+
+/// A machine with one attachment.
+struct Node {
+    machine: lab::Machine,
+    host: Host,
+    own: Own,
+    name: String,
+    pod: Namespace,
+    pod_address: Ipv4Addr,
+}
+
+struct Cluster {
+    nodes: Vec<Node>,
+    _lab: Lab,
+}
+
+impl Node {
+    fn new(wire: &Wire, number: u8) -> Node {
+        let machine = wire.machine().expect("a machine");
+        Node::on(machine, "plt", "10.42", number)
+    }
+
+    fn on(machine: lab::Machine, prefix: &str, range: &str, number: u8) -> Node {
+        let config = Config {
+            prefix: prefix.into(),
+            table: format!("podling-{prefix}"),
+            range: format!("{range}.0.0/16").parse().expect("a range"),
+        };
+        let host = Host::open(config).expect("open");
+        let block: Ipv4Net = format!("{range}.{number}.64/26").parse().expect("a block");
+        let own = Own { address: machine.address(), blocks: vec![block], vni: vni(prefix) };
+        let pod_address = Ipv4Addr::from(u32::from(block.network()) + 1);
+        let pod = Namespace::new().expect("a namespace");
+        let node = Node { machine, host, own, name: format!("n{number}"), pod, pod_address };
+        node.inside(|| node.host.apply(&[]).expect("apply"));
+        node
+    }
+
+    fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        self.machine.namespace().inside(work)
+    }
+
+    /// The attachment's MTU follows the ways there are, so this comes after them.
+    fn attach(&self) {
+        let (outer, attachment) = self.inside(|| {
+            let attachment = self.host.attachment(&self.name, self.pod_address).expect("attachment");
+            (Socket::route().expect("socket"), attachment)
+        });
+        self.pod.inside(|| network::attach::perform(&outer, &attachment).expect("attach"));
+        let listener = self.pod.inside(|| TcpListener::bind("0.0.0.0:80").expect("bind"));
+        sockets::answer(listener);
+        let listener = self.inside(|| TcpListener::bind("0.0.0.0:81").expect("bind"));
+        sockets::answer(listener);
+    }
+
+    fn peer(&self) -> Peer {
+        Peer { name: self.name.clone(), address: self.own.address, blocks: self.own.blocks.clone() }
+    }
+
+    fn mesh(&self, peers: &[Peer], backend: Backend) -> Vec<PeerState> {
+        self.inside(|| self.host.mesh(&self.own, peers, backend).expect("mesh"))
+    }
+
+    fn run(&self, line: &str) -> String {
+        self.machine.namespace().run(line).expect("it runs")
+    }
+
+    fn ask(&self, address: Ipv4Addr, port: u16) -> String {
+        self.pod.inside(|| sockets::ask(&format!("{address}:{port}"))).expect("an answer")
+    }
+}
+
+impl Cluster {
+    fn new(backend: Backend) -> Cluster {
+        let mut lab = Lab::new().expect("a lab");
+        let (here, there) = (lab.wire().expect("a wire"), lab.wire().expect("a wire"));
+        let nodes = (0..5).map(|number| Node::new(if number < 3 { &here } else { &there }, number)).collect();
+        let cluster = Cluster { nodes, _lab: lab };
+        cluster.mesh(backend);
+        cluster.nodes.iter().for_each(Node::attach);
+        cluster
+    }
+
+    fn peers_of(&self, node: &Node) -> Vec<Peer> {
+        self.nodes.iter().filter(|other| other.name != node.name).map(Node::peer).collect()
+    }
+
+    fn mesh(&self, backend: Backend) {
+        for node in &self.nodes {
+            for state in node.mesh(&self.peers_of(node), backend) {
+                assert!(state.problems.is_empty(), "{state:?}");
+            }
+        }
+    }
+
+    fn everyone_reaches_everyone(&self) {
+        for from in &self.nodes {
+            for to in &self.nodes {
+                assert_eq!(from.ask(to.pod_address, 80), from.pod_address.to_string(), "{} to {}", from.name, to.name);
+                from.inside(|| sockets::ask(&format!("{}:80", to.pod_address))).expect("machine to attachment");
+            }
+        }
+    }
+}
+
+/// Whether to go on.
+fn is_possible() -> bool {
+    let obstacle = lab::obstacle();
+    if let Some(reason) = &obstacle {
+        eprintln!("SKIPPED: {reason}");
+    }
+    obstacle.is_none()
+}
+
+#[test]
+fn routes_on_a_link_and_a_tunnel_across_a_router() {
+    if !is_possible() {
+        return;
+    }
+    let cluster = Cluster::new(Backend::Auto);
+    cluster.everyone_reaches_everyone();
+    let [first, second, .., last] = cluster.nodes.as_slice() else { panic!("five nodes") };
+    // Machines on the link see who speaks; across a router the machine speaks for its own, since routers may know its address only.
+    assert_eq!(first.ask(second.own.address, 81), first.pod_address.to_string());
+    assert_eq!(first.ask(last.own.address, 81), first.own.address.to_string());
+    let routes = first.run("ip route");
+    let direct = format!("{} via {} dev eth0", second.own.blocks[0], second.own.address);
+    assert!(routes.contains(&direct), "{direct} is not in\n{routes}");
+    let tunnelled = format!("{} via {} dev pltvx", last.own.blocks[0], last.own.blocks[0].network());
+    assert!(routes.contains(&tunnelled), "{tunnelled} is not in\n{routes}");
+    assert!(routes.contains(&format!("unreachable {}", first.own.blocks[0])), "{routes}");
+    let nobody = Ipv4Addr::from(u32::from(first.own.blocks[0].network()) + 9);
+    let refused = second.pod.inside(|| sockets::ask(&format!("{nobody}:80"))).expect_err("nobody has that address");
+    assert_eq!(refused.kind(), std::io::ErrorKind::HostUnreachable);
+}
+
+#[test]
+fn a_tunnel_to_everybody() {
+    if !is_possible() {
+        return;
+    }
+    let cluster = Cluster::new(Backend::Vxlan);
+    cluster.everyone_reaches_everyone();
+    let routes = cluster.nodes[0].run("ip route");
+    assert!(!routes.contains("via 198.18.1.11"), "{routes}");
+    assert_eq!(cluster.nodes[0].run("bridge fdb show dev pltvx").lines().count(), 4);
+    // Another kind of way while attachments live.
+    cluster.mesh(Backend::Auto);
+    cluster.everyone_reaches_everyone();
+    assert_eq!(cluster.nodes[0].run("bridge fdb show dev pltvx").lines().count(), 2);
+}
+
+#[test]
+fn who_vanishes_leaves_no_route_and_the_last_leaves_nothing() {
+    if !is_possible() {
+        return;
+    }
+    let mut lab = Lab::new().expect("a lab");
+    let (here, there) = (lab.wire().expect("a wire"), lab.wire().expect("a wire"));
+    let (a, b, c) = (Node::new(&here, 0), Node::new(&here, 1), Node::new(&there, 2));
+    a.inside(|| a.host.remove().expect("remove"));
+    let look = || (a.run("ip -o link"), a.run("ip route show table all"), a.run("nft list ruleset"));
+    let before = look();
+    a.run("ip route add 10.42.9.0/26 via 198.18.1.1");
+    a.inside(|| a.host.apply(&[]).expect("apply"));
+    a.mesh(&[b.peer(), c.peer()], Backend::Auto);
+    let full = look();
+    a.mesh(&[c.peer(), b.peer()], Backend::Auto);
+    assert_eq!(look(), full, "the same again changes something");
+    a.mesh(&[b.peer()], Backend::Auto);
+    let routes = a.run("ip route");
+    assert!(
+        !routes.contains("pltvx") && routes.contains("10.42.1.64/26") && routes.contains("10.42.9.0/26"),
+        "{routes}"
+    );
+    // A second block, and another address.
+    let moved = Peer { address: Ipv4Addr::new(198, 18, 1, 77), ..b.peer() };
+    let grown = Peer { blocks: vec![moved.blocks[0], "10.42.7.0/26".parse().expect("a block")], ..moved };
+    a.mesh(std::slice::from_ref(&grown), Backend::Auto);
+    let routes = a.run("ip route");
+    assert!(
+        routes.contains("10.42.1.64/26 via 198.18.1.77") && routes.contains("10.42.7.0/26 via 198.18.1.77"),
+        "{routes}"
+    );
+    // A route that is another's.
+    let rival = Peer { blocks: vec!["10.42.9.0/26".parse().expect("a block")], ..grown };
+    let states = a.mesh(&[rival], Backend::Auto);
+    assert!(states[0].problems[0].contains("another program has a route to 10.42.9.0/26"), "{states:?}");
+    a.inside(|| a.host.remove().expect("remove"));
+    a.run("ip route del 10.42.9.0/26");
+    assert_eq!(look(), before);
+}
+
+#[test]
+fn two_clusters_on_the_same_machines() {
+    if !is_possible() {
+        return;
+    }
+    let mut lab = Lab::new().expect("a lab");
+    let (here, there) = (lab.wire().expect("a wire"), lab.wire().expect("a wire"));
+    let (a, b) = (Node::new(&here, 0), Node::new(&there, 1));
+    let twin = |of: &Node, number| Node::on(of.machine.clone(), "qlt", "10.43", number);
+    let (c, d) = (twin(&a, 0), twin(&b, 1));
+    for (one, other) in [(&a, &b), (&b, &a), (&c, &d), (&d, &c)] {
+        assert!(matches!(one.mesh(&[other.peer()], Backend::Auto)[0].reach, Reach::Vxlan { .. }));
+    }
+    a.attach();
+    b.attach();
+    // Port 81 of the machine is taken by the first cluster's test.
+    for node in [&c, &d] {
+        let (outer, attachment) = node.inside(|| {
+            (Socket::route().expect("socket"), node.host.attachment("x", node.pod_address).expect("attachment"))
+        });
+        node.pod.inside(|| network::attach::perform(&outer, &attachment).expect("attach"));
+        sockets::answer(node.pod.inside(|| TcpListener::bind("0.0.0.0:80").expect("bind")));
+    }
+    let check = |from: &Node, to: &Node| assert_eq!(from.ask(to.pod_address, 80), from.pod_address.to_string());
+    check(&a, &b);
+    check(&c, &d);
+    a.inside(|| a.host.remove().expect("remove"));
+    check(&d, &c);
+    assert!(!a.run("ip route").contains("10.42."));
+}
