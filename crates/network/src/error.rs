@@ -11,6 +11,20 @@ pub enum Error {
         /// The block.
         block: ipnet::IpNet,
     },
+    /// No address is left in any of the blocks: it takes a further one.
+    #[error("no free address in {blocks} blocks")]
+    AllFull {
+        /// How many there are.
+        blocks: usize,
+    },
+    /// A block that is not disjoint from those there are.
+    #[error("block {block} overlaps {other}")]
+    Overlap {
+        /// The new one.
+        block: ipnet::IpNet,
+        /// The one that is there.
+        other: ipnet::IpNet,
+    },
     /// The address is another's, or outside of the block.
     #[error("address {address} is not free in {block}")]
     Taken {

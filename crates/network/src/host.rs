@@ -192,7 +192,7 @@ pub(crate) fn route() -> Result<Socket> {
     Socket::route().doing(|| "open a netlink socket".into())
 }
 
-fn netfilter() -> Result<Socket> {
+pub(crate) fn netfilter() -> Result<Socket> {
     Socket::netfilter().doing(|| "open a netfilter socket".into())
 }
 

@@ -11,11 +11,15 @@ mod filter;
 pub mod host;
 pub mod mesh;
 mod netlink;
+pub mod obstacle;
 pub mod pool;
+pub mod pools;
 
 pub use attach::Attachment;
 pub use error::{Error, Result};
 pub use host::{Config, Host, HostPort, Link, Protocol, addresses, node_address, used_ranges};
 pub use mesh::{Backend, Own, Peer, PeerState, Reach};
 pub use netlink::Socket;
+pub use obstacle::Obstacle;
 pub use pool::Pool;
+pub use pools::Pools;

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::message::{APPEND, CREATE, Message};
+use super::message::{APPEND, Attributes, CREATE, Message, Received};
 
 const NETFILTER_TABLES: u16 = 10;
 const BATCH_BEGIN: u16 = 0x10;
@@ -59,6 +59,52 @@ pub(crate) fn new_chain(table: &str, name: &str, hook: &Hook) -> Message {
         .text(3, name)
         .nest(4, |inner| inner.be32(1, hook.number).be32(2, hook.priority as u32))
         .text(7, hook.kind)
+}
+
+/// Every chain of every table, of all families.
+pub(crate) fn all_chains() -> Message {
+    Message::new(NETFILTER_TABLES << 8 | 4, 0, &[0; HEADER])
+}
+
+/// Every rule of every table, of all families.
+pub(crate) fn all_rules() -> Message {
+    Message::new(NETFILTER_TABLES << 8 | 7, 0, &[0; HEADER])
+}
+
+const HEADER: usize = 4;
+const HOOK_FORWARD: u32 = 2;
+const POLICY_DROP: u32 = 0;
+
+/// A chain in the kernel that meets forwarded packets.
+pub(crate) struct Chain {
+    pub(crate) family: u8,
+    pub(crate) table: String,
+    pub(crate) name: String,
+    /// What no rule of it decides is dropped.
+    pub(crate) drops: bool,
+}
+
+impl Chain {
+    /// None if it meets others, or none.
+    pub(crate) fn read(received: &Received) -> Option<Chain> {
+        let be32 = |bytes: &[u8]| bytes.try_into().ok().map(u32::from_be_bytes);
+        let (_, number) = Attributes(received.find(HEADER, 4)?).find(|(kind, _)| *kind == 1)?;
+        let family = *received.body.first()?;
+        if be32(number)? != HOOK_FORWARD || ![1, IPV4].contains(&family) {
+            return None;
+        }
+        Some(Chain {
+            family,
+            table: received.find_text(HEADER, 1)?,
+            name: received.find_text(HEADER, 3)?,
+            drops: received.find(HEADER, 5).and_then(be32) == Some(POLICY_DROP),
+        })
+    }
+
+    /// Whether a rule is of the same table: what it says may be reached from here.
+    pub(crate) fn is_beside(&self, rule: &Received) -> bool {
+        rule.body.first() == Some(&self.family) && rule.find_text(HEADER, 1).as_ref() == Some(&self.table)
+    }
 }
 
 /// The user-space numbers of the types, six bits each, and the length in bytes.

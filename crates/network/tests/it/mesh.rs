@@ -21,7 +21,7 @@ struct Node {
 
 struct Cluster {
     nodes: Vec<Node>,
-    _lab: Lab,
+    lab: Lab,
 }
 
 impl Node {
@@ -85,7 +85,7 @@ impl Cluster {
         let mut lab = Lab::new().expect("a lab");
         let (here, there) = (lab.wire().expect("a wire"), lab.wire().expect("a wire"));
         let nodes = (0..5).map(|number| Node::new(if number < 3 { &here } else { &there }, number)).collect();
-        let cluster = Cluster { nodes, _lab: lab };
+        let cluster = Cluster { nodes, lab };
         cluster.mesh(backend);
         cluster.nodes.iter().for_each(Node::attach);
         cluster
@@ -230,4 +230,48 @@ fn two_clusters_on_the_same_machines() {
     a.inside(|| a.host.remove().expect("remove"));
     check(&d, &c);
     assert!(!a.run("ip route").contains("10.42."));
+}
+
+#[test]
+fn a_narrow_backbone_swallows_no_large_packets() {
+    if !is_possible() {
+        return;
+    }
+    let cluster = Cluster::new(Backend::Auto);
+    cluster.lab.set_backbone_mtu(1400).expect("narrow");
+    let (first, last) = (&cluster.nodes[0], &cluster.nodes[4]);
+    let listener = last.pod.inside(|| TcpListener::bind("0.0.0.0:90").expect("bind"));
+    let receiver = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("accept");
+        stream.set_read_timeout(Some(std::time::Duration::from_secs(10))).expect("time-out");
+        std::io::copy(&mut stream, &mut std::io::sink()).expect("all of it")
+    });
+    let goal = format!("{}:90", last.pod_address).parse().expect("an address");
+    first.pod.inside(|| {
+        let patience = std::time::Duration::from_secs(10);
+        let mut stream = std::net::TcpStream::connect_timeout(&goal, patience).expect("connect");
+        stream.set_write_timeout(Some(patience)).expect("time-out");
+        std::io::Write::write_all(&mut stream, &vec![7; 8 << 20]).expect("write");
+    });
+    assert_eq!(receiver.join().expect("received"), 8 << 20);
+}
+
+#[test]
+fn who_else_drops_what_is_forwarded_is_found() {
+    if !is_possible() {
+        return;
+    }
+    let mut lab = Lab::new().expect("a lab");
+    let node = Node::new(&lab.wire().expect("a wire"), 0);
+    let look = || node.inside(|| node.host.obstacles().expect("look"));
+    assert!(look().is_empty());
+    node.run("nft add table ip filter");
+    node.run("nft add chain ip filter FORWARD { type filter hook forward priority 0 ; policy drop ; }");
+    let found = look();
+    assert_eq!((found.len(), found[0].table.as_str(), found[0].chain.as_str()), (1, "filter", "FORWARD"));
+    // The cure cures.
+    for rule in &found[0].cure {
+        node.run(rule);
+    }
+    assert!(look().is_empty());
 }
