@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ipnet::Ipv4Net;
+use network::mesh::{Backend, Own, Peer, PeerState};
 use network::{HostPort, Pool, Protocol};
 
 use crate::Error;
@@ -90,6 +91,14 @@ impl Addresses {
     /// Takes an address back.
     pub fn release(&self, address: Ipv4Addr) {
         self.lock().pools.iter_mut().for_each(|pool| pool.release(address.into()));
+    }
+
+    /// Leads to the blocks of other nodes.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] when the kernel refuses.
+    pub fn lead(&self, own: &Own, peers: &[Peer], backend: Backend) -> Result<Vec<PeerState>, Error> {
+        self.host.mesh(own, peers, backend).map_err(|error| Error::failed("leading to other nodes", error))
     }
 
     /// How the sandbox of this name gets this address.

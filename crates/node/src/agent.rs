@@ -9,6 +9,7 @@ use std::time::Duration;
 use client::cache::{Cache, Change};
 use client::{Client, Patch, resource};
 use ipnet::Ipv4Net;
+use network::mesh::Backend;
 use runtime::Sandbox;
 use runtime::image::Store;
 use serde_json::Value;
@@ -49,6 +50,10 @@ pub struct Config {
     pub port: u16,
     /// The cluster takes a node for lost from which it hears nothing for so long.
     pub grace: Duration,
+    /// The number of the cluster's tunnel, the same on all nodes.
+    pub vni: u32,
+    /// Which ways to take to other nodes.
+    pub backend: Backend,
 }
 
 /// What all workers share.
@@ -149,6 +154,8 @@ pub struct Agent {
     version: String,
     port: u16,
     grace: Duration,
+    /// This node's address, the number of the cluster's tunnel, and which ways to take.
+    ways: (Ipv4Addr, u32, Backend),
 }
 
 impl Agent {
@@ -180,7 +187,8 @@ impl Agent {
         let selector = vec![("fieldSelector".to_owned(), format!("spec.nodeName={node_name}"))];
         let (_, pods) = Cache::start(client, resource::PODS.collection(None), selector, shutdown);
         let (workers, tasks, orders) = (JoinSet::new(), HashMap::new(), HashMap::new());
-        let agent = Self { shared, adopted, pods, workers, tasks, orders, version, port, grace };
+        let ways = (config.node_address, config.vni, config.backend);
+        let agent = Self { shared, adopted, pods, workers, tasks, orders, version, port, grace, ways };
         agent.registration().register().await?;
         Ok(agent)
     }
@@ -194,6 +202,11 @@ impl Agent {
         }
     }
 
+    fn peers(&self) -> crate::peers::Peers {
+        let (address, vni, backend) = self.ways;
+        crate::peers::Peers { shared: self.shared.clone(), address, vni, backend }
+    }
+
     /// What answers for logs, exec, attach and port-forward on this node.
     pub fn service(&self) -> Arc<dyn wire::Service> {
         Arc::new(crate::serve::Serve::new(self.shared.clone()))
@@ -202,6 +215,7 @@ impl Agent {
     /// Works until the shutdown. Pods run on after it.
     pub async fn run(mut self, mut shutdown: watch::Receiver<bool>) {
         let heartbeat = tokio::spawn(self.registration().beat(shutdown.clone()));
+        let ways = tokio::spawn(self.peers().run(shutdown.clone()));
         loop {
             tokio::select! {
                 () = wire::listen::stopped(&mut shutdown) => break,
@@ -213,8 +227,10 @@ impl Agent {
             }
         }
         while self.workers.join_next().await.is_some() {}
-        if let Err(error) = heartbeat.await {
-            tracing::error!(%error, "the node's heartbeat broke down");
+        for (task, what) in [(heartbeat, "heartbeat"), (ways, "watch over the other nodes")] {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "the node's {what} broke down");
+            }
         }
     }
 

@@ -6,7 +6,7 @@
 //!
 //! In reading order: [`agent`] follows the pods, [`pod`] is one of them, [`plan`] decides, [`worker`] acts, [`observe`] and [`status`] tell;
 //! [`spec`], [`env`], [`volume`], [`files`], [`images`], [`blocks`], [`address`] and [`resources`] prepare what a container needs; [`register`] keeps
-//! the node's own object, [`pressure`] tells it what the machine is short of; [`serve`], [`follow`] and [`logs`] answer for logs and streams.
+//! the node's own object, [`pressure`] tells it what the machine is short of; `peers` leads to the other nodes; [`serve`], [`follow`] and [`logs`] answer for logs and streams.
 
 pub mod address;
 pub mod agent;
@@ -20,6 +20,7 @@ pub mod follow;
 pub mod images;
 pub mod logs;
 pub mod observe;
+mod peers;
 pub mod plan;
 pub mod pod;
 pub mod pressure;

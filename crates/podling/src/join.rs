@@ -23,7 +23,7 @@ use wire::listen::{Listener, Strangers};
 use crate::cluster::{self, Facts, Joined, Place, Role};
 use crate::progress::Progress;
 use crate::token::{self, Token};
-use crate::up::{Registries, block_on, machine_name};
+use crate::up::{Registries, Ways, block_on, machine_name};
 use crate::{signals, version};
 use renew::Renewal;
 
@@ -49,6 +49,8 @@ pub(crate) struct Options {
     /// Return once the node is Ready; the log goes to DIR/podling.log
     #[arg(long)]
     pub(crate) detach: bool,
+    #[command(flatten)]
+    ways: Ways,
     #[command(flatten)]
     registries: Registries,
     /// The process was started by `join --detach`
@@ -272,7 +274,7 @@ fn agent(
     member: &Membership,
     port: u16,
 ) -> anyhow::Result<node::Config> {
-    let grace = facts.joined.as_ref().map_or(40, |joined| joined.grace_seconds);
+    let joined = facts.joined.as_ref().context("this node has joined no cluster")?;
     Ok(node::Config {
         node_name: facts.node_name.clone(),
         node_address: facts.node_address,
@@ -284,6 +286,8 @@ fn agent(
         directory: place.file("node"),
         version: version::git_version(),
         port,
-        grace: Duration::from_secs(grace),
+        grace: Duration::from_secs(joined.grace_seconds),
+        vni: network::mesh::vni(&joined.cluster),
+        backend: options.ways.backend,
     })
 }

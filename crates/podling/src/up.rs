@@ -10,6 +10,7 @@ use client::kubeconfig::{self, Entry, Kubeconfig};
 use client::transport::Local;
 use client::{Client, Patch, resource};
 use ipnet::Ipv4Net;
+use network::Backend;
 use serde_json::json;
 use tokio::sync::watch;
 use wire::authority::{Authority, write_private};
@@ -56,6 +57,8 @@ pub(crate) struct Options {
     #[arg(long)]
     pub(crate) detach: bool,
     #[command(flatten)]
+    ways: Ways,
+    #[command(flatten)]
     registries: Registries,
     /// A node from which nothing is heard for so long is not ready (at least 2s)
     #[arg(long, value_name = "DURATION", default_value = "40s", value_parser = node_grace)]
@@ -63,6 +66,23 @@ pub(crate) struct Options {
     /// The process was started by `up --detach`
     #[arg(long, hide = true)]
     pub(crate) detached: bool,
+}
+
+/// How other nodes are reached.
+#[derive(clap::Args, Debug, Clone)]
+pub(crate) struct Ways {
+    /// The way to other nodes: route, vxlan, or auto (a plain route to those on a shared link, VXLAN to all others)
+    #[arg(long, value_name = "KIND", default_value = "auto", value_parser = backend)]
+    pub(crate) backend: Backend,
+}
+
+fn backend(text: &str) -> Result<Backend, String> {
+    match text {
+        "auto" => Ok(Backend::Auto),
+        "route" => Ok(Backend::Route),
+        "vxlan" => Ok(Backend::Vxlan),
+        _ => Err("must be auto, route or vxlan".to_owned()),
+    }
 }
 
 /// Where images come from.
@@ -339,6 +359,8 @@ fn agent(
         version: version::git_version(),
         port: facts.listen.port(),
         grace: options.node_grace,
+        vni: network::mesh::vni(&facts.id),
+        backend: options.ways.backend,
     })
 }
 

@@ -20,6 +20,8 @@ pub(super) async fn decide(registry: &Registry, node: &str, action: &Action) -> 
     let is_write = ["create", "update", "patch"].contains(&verb);
     Ok(match (action.resource.as_str(), action.subresource.as_str()) {
         ("nodes", "") if verb == "create" => Decision::Allowed,
+        // Each node leads to the others' blocks.
+        ("nodes", "") if ["list", "watch"].contains(&verb) => Decision::Allowed,
         ("nodes", "" | "status") => own_node(node, action),
         ("pods", "") if ["update", "patch", "deletecollection"].contains(&verb) => Decision::of(false),
         ("leases", "") if action.namespace == BLOCKS => own_block(registry, node, action).await?,

@@ -1,0 +1,219 @@
+//! The ways to the other nodes: what their objects say becomes routes and tunnels of this machine.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::time;
+use client::cache::{Cache, Change};
+use client::{Patch, resource};
+use ipnet::Ipv4Net;
+use jiff::Timestamp;
+use network::mesh::{Backend, Own, Peer, PeerState, Reach};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::Error;
+use crate::agent::{Shared, text};
+
+/// What failed is tried again after this time.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Keeps the ways true.
+pub(crate) struct Peers {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) address: Ipv4Addr,
+    pub(crate) vni: u32,
+    pub(crate) backend: Backend,
+}
+
+impl Peers {
+    /// Follows the nodes until the shutdown.
+    pub(crate) async fn run(self, mut shutdown: watch::Receiver<bool>) {
+        let path = resource::NODES.collection(None);
+        let client = self.shared.client.clone();
+        let (nodes, mut changes) = Cache::start_trimmed(client, path, Vec::new(), trim, shutdown.clone());
+        let mut known: Option<(Own, Vec<Peer>)> = None;
+        let (mut is_synced, mut retry) = (false, None);
+        loop {
+            let again = async {
+                match retry {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = wire::listen::stopped(&mut shutdown) => return,
+                () = again => {}
+                change = changes.recv() => match change {
+                    Some(Change::Synced) => is_synced = true,
+                    Some(_) => {}
+                    None => return,
+                },
+            }
+            // Everything that is known already is taken in before anything is changed.
+            if !is_synced || !changes.is_empty() {
+                continue;
+            }
+            let wanted = self.wanted(&nodes.list());
+            if known.as_ref() == Some(&wanted) && retry.is_none() {
+                continue;
+            }
+            retry = match self.lead(&wanted).await {
+                Ok(()) => None,
+                Err(error) => {
+                    tracing::warn!(error = error.chain(), "leading to the other nodes");
+                    Some(Instant::now() + RETRY)
+                }
+            };
+            known = Some(wanted);
+        }
+    }
+
+    fn wanted(&self, nodes: &[Arc<Value>]) -> (Own, Vec<Peer>) {
+        let name = &self.shared.node_name;
+        let own = nodes.iter().find(|node| text(node, "/metadata/name") == name);
+        let blocks = own.map(|node| blocks(node)).unwrap_or_default();
+        (Own { address: self.address, blocks, vni: self.vni }, peers(nodes, name))
+    }
+
+    async fn lead(&self, (own, peers): &(Own, Vec<Peer>)) -> Result<(), Error> {
+        let states = self.shared.addresses.lead(own, peers, self.backend)?;
+        for state in &states {
+            for problem in &state.problems {
+                tracing::warn!(peer = state.peer.name, problem, "the way to another node");
+            }
+        }
+        self.report(&states).await
+    }
+
+    /// Says on the node's object how the others are reached.
+    async fn report(&self, states: &[PeerState]) -> Result<(), Error> {
+        let name = &self.shared.node_name;
+        let path = resource::NODES.object(None, name);
+        let present = self.shared.client.get(&path).await?;
+        let Some(condition) = condition(&present, states, Timestamp::now()) else { return Ok(()) };
+        let patch = json!({"status": {"conditions": [condition]}});
+        self.shared.client.patch(&format!("{path}/status"), Patch::Strategic, &patch).await?;
+        Ok(())
+    }
+}
+
+/// All nodes but this one that others can reach.
+fn peers(nodes: &[Arc<Value>], own: &str) -> Vec<Peer> {
+    let others = nodes.iter().filter(|node| text(node, "/metadata/name") != own);
+    let read = |node: &Arc<Value>| {
+        let addresses = node.pointer("/status/addresses").and_then(Value::as_array)?;
+        let internal = addresses.iter().find(|address| address["type"] == "InternalIP")?;
+        let address = internal["address"].as_str()?.parse().ok()?;
+        let blocks = blocks(node);
+        let is_whole = !blocks.is_empty();
+        is_whole.then(|| Peer { name: text(node, "/metadata/name").to_owned(), address, blocks })
+    };
+    others.filter_map(read).collect()
+}
+
+fn blocks(node: &Value) -> Vec<Ipv4Net> {
+    let listed = node.pointer("/spec/podCIDRs").and_then(Value::as_array).into_iter().flatten();
+    listed.filter_map(|block| block.as_str()?.parse().ok()).collect()
+}
+
+/// The condition that tells of the ways; `None` if it says so already. A node alone has nothing to tell.
+fn condition(node: &Value, states: &[PeerState], now: Timestamp) -> Option<Value> {
+    let known = node.pointer("/status/conditions").and_then(Value::as_array).into_iter().flatten();
+    let known = known.into_iter().find(|condition| condition["type"] == "NetworkUnavailable");
+    if states.is_empty() && known.is_none() {
+        return None;
+    }
+    let is_lost = |state: &&PeerState| state.reach == Reach::Nowhere;
+    // One that cannot be reached may be the one in trouble; where nobody can, it is this one.
+    let is_alone = !states.is_empty() && states.iter().all(|state| is_lost(&state));
+    let (status, reason) = if is_alone { ("True", "NoRoutes") } else { ("False", "RoutesReady") };
+    let message = summary(states);
+    let is_said = known.is_some_and(|known| known["status"] == status && known["message"] == *message);
+    if is_said {
+        return None;
+    }
+    let since = known.filter(|known| known["status"] == status).map(|known| known["lastTransitionTime"].clone());
+    Some(json!({
+        "type": "NetworkUnavailable",
+        "status": status,
+        "reason": reason,
+        "message": message,
+        "lastHeartbeatTime": time::format(now),
+        "lastTransitionTime": since.unwrap_or_else(|| time::format(now).into()),
+    }))
+}
+
+/// `3 nodes by routes, 2 by VXLAN, 1 not at all (n4: …)`.
+fn summary(states: &[PeerState]) -> String {
+    let count = |is: fn(&Reach) -> bool| states.iter().filter(|state| is(&state.reach)).count();
+    let routed = count(|reach| matches!(reach, Reach::Route { .. }));
+    let tunnelled = count(|reach| matches!(reach, Reach::Vxlan { .. }));
+    let mut text = format!("{routed} nodes by routes, {tunnelled} by VXLAN");
+    let lost: Vec<String> = states
+        .iter()
+        .filter(|state| state.reach == Reach::Nowhere)
+        .map(|state| format!("{}: {}", state.peer.name, state.problems.join("; ")))
+        .collect();
+    if !lost.is_empty() {
+        text.push_str(&format!(", {} not at all ({})", lost.len(), lost.join(", ")));
+    }
+    text
+}
+
+/// Takes out of a node what has nothing to do with ways; a heartbeat is no change then.
+fn trim(node: &mut Value) {
+    let (metadata, blocks) = (node["metadata"].take(), node["spec"]["podCIDRs"].take());
+    let addresses = node["status"]["addresses"].take();
+    let metadata = json!({"name": metadata["name"], "resourceVersion": metadata["resourceVersion"]});
+    *node = json!({"metadata": metadata, "spec": {"podCIDRs": blocks}, "status": {"addresses": addresses}});
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(name: &str, address: &str, blocks: &[&str]) -> Arc<Value> {
+        let addresses = json!([{"type": "Hostname", "address": name}, {"type": "InternalIP", "address": address}]);
+        Arc::new(json!({"metadata": {"name": name}, "spec": {"podCIDRs": blocks}, "status": {"addresses": addresses}}))
+    }
+
+    #[test]
+    fn peers_are_the_others_that_can_be_reached() {
+        let silent = Arc::new(json!({"metadata": {"name": "c"}, "spec": {"podCIDRs": ["10.42.0.128/26"]}}));
+        let nodes = [
+            node("a", "192.0.2.1", &["10.42.0.0/26"]),
+            node("b", "192.0.2.2", &["10.42.0.64/26"]),
+            silent,
+            node("d", "192.0.2.4", &[]),
+        ];
+        let found = peers(&nodes, "a");
+        let names: Vec<&str> = found.iter().map(|peer| peer.name.as_str()).collect();
+        assert_eq!(names, ["b"]);
+        assert_eq!(found[0].blocks, ["10.42.0.64/26".parse().unwrap()]);
+    }
+
+    #[test]
+    fn the_condition_says_how_others_are_reached() {
+        let now = Timestamp::UNIX_EPOCH;
+        assert_eq!(condition(&json!({}), &[], now), None, "a node alone has nothing to tell");
+        let peer = Peer { name: "b".into(), address: "192.0.2.2".parse().unwrap(), blocks: Vec::new() };
+        let reached = PeerState {
+            peer: peer.clone(),
+            reach: Reach::Route { link: "eth0".into() },
+            mtu: 1500,
+            problems: Vec::new(),
+        };
+        let lost = PeerState { peer, reach: Reach::Nowhere, mtu: 0, problems: vec!["no route".into()] };
+        let told = condition(&json!({}), &[reached.clone(), lost.clone()], now).unwrap();
+        assert_eq!(
+            (&told["status"], &told["message"]),
+            (&json!("False"), &json!("1 nodes by routes, 0 by VXLAN, 1 not at all (b: no route)"))
+        );
+        let said = json!({"status": {"conditions": [told]}});
+        assert_eq!(condition(&said, &[reached, lost.clone()], now), None);
+        assert_eq!(condition(&said, &[lost], now).unwrap()["status"], "True");
+    }
+}
