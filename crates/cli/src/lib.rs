@@ -19,6 +19,7 @@ mod label;
 mod leading;
 mod logs;
 mod manifest;
+mod network;
 mod print;
 mod run;
 mod session;
@@ -70,6 +71,8 @@ pub enum Command {
     Uncordon(Box<drain::CordonOptions>),
     /// Let no more pods onto nodes, and make those on them leave
     Drain(Box<drain::DrainOptions>),
+    /// Show how nodes reach each other
+    Network(Box<network::Options>),
     /// List the kinds of objects
     ApiResources(Box<facts::ResourceOptions>),
     /// Tell where the cluster is
@@ -110,6 +113,7 @@ async fn perform(command: Command) -> Result<(), Failure> {
         Command::Cordon(options) => Box::pin(drain::cordon(*options, true)).await,
         Command::Uncordon(options) => Box::pin(drain::cordon(*options, false)).await,
         Command::Drain(options) => Box::pin(drain::drain(*options)).await,
+        Command::Network(options) => Box::pin(network::run(*options)).await,
         Command::ApiResources(options) => Box::pin(facts::resources(*options)).await,
         Command::ClusterInfo(options) => Box::pin(facts::cluster(*options)).await,
     }

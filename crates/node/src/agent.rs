@@ -9,7 +9,7 @@ use std::time::Duration;
 use client::cache::{Cache, Change};
 use client::{Client, Patch, resource};
 use ipnet::Ipv4Net;
-use network::mesh::Backend;
+use network::mesh::{Backend, PeerState};
 use runtime::Sandbox;
 use runtime::image::Store;
 use serde_json::Value;
@@ -68,6 +68,7 @@ pub struct Shared {
     pub(crate) capacity: Capacity,
     pub(crate) directory: PathBuf,
     entries: RwLock<HashMap<String, Arc<Entry>>>,
+    ways: RwLock<Arc<Vec<PeerState>>>,
 }
 
 /// What others may see of a pod's worker.
@@ -105,6 +106,15 @@ impl Entry {
 }
 
 impl Shared {
+    /// How other nodes are reached.
+    pub(crate) fn ways(&self) -> Arc<Vec<PeerState>> {
+        self.ways.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_ways(&self, ways: Vec<PeerState>) {
+        *self.ways.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(ways);
+    }
+
     /// Where the files of a pod lie.
     pub fn paths(&self, pod: &Pod) -> Paths {
         let name = format!("{}_{}_{}", pod.namespace(), pod.name(), pod.uid());
@@ -183,6 +193,7 @@ impl Agent {
             recorder,
             directory,
             entries: RwLock::default(),
+            ways: RwLock::default(),
         });
         let selector = vec![("fieldSelector".to_owned(), format!("spec.nodeName={node_name}"))];
         let (_, pods) = Cache::start(client, resource::PODS.collection(None), selector, shutdown);

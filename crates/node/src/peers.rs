@@ -85,7 +85,9 @@ impl Peers {
                 tracing::warn!(peer = state.peer.name, problem, "the way to another node");
             }
         }
-        self.report(&states).await
+        let told = self.report(&states).await;
+        self.shared.set_ways(states);
+        told
     }
 
     /// Says on the node's object how the others are reached.

@@ -12,6 +12,7 @@ use http::header::CONTENT_TYPE;
 use http::{Request, Response, StatusCode};
 use jiff::Timestamp;
 use runtime::{ContainerState, ExecSpec, Sandbox, WindowSize};
+use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use wire::upgrade::{self, Channels, Forward, Wanted};
 use wire::{Body, Peer, Service, body};
@@ -91,9 +92,17 @@ impl Serve {
             ["exec", namespace, pod, container] => self.exec(request, namespace, pod, container, &query),
             ["attach", namespace, pod, container] => self.attach(request, namespace, pod, container, &query),
             ["portForward", namespace, pod] => self.forward(request, namespace, pod, &query),
+            ["network"] => Ok(self.network()),
             ["healthz"] => Ok(Response::new(body::full("ok"))),
             _ => Err(refused(404, "the node has nothing at this path")),
         }
+    }
+
+    /// How this node reaches the others.
+    fn network(&self) -> Response<Body> {
+        let mut response = Response::new(body::full(json!({"peers": *self.shared.ways()}).to_string()));
+        response.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+        response
     }
 
     fn entry(&self, namespace: &str, pod: &str) -> Result<Arc<Entry>, Error> {

@@ -58,14 +58,25 @@ pub(crate) async fn stream(
     send(state, call, &pod, &format!("/{part}/{namespace}/{name}/{container}")).await
 }
 
-/// Hands the request on, its upgrade with it.
+/// Whatever an agent answers at a path of its own.
+pub(crate) async fn node(state: &State, call: Call, target: &Target, path: &str) -> Result<Response<Body>, Status> {
+    state.registry.get(target).await?;
+    ask(state, call, &target.name, &format!("/{path}")).await
+}
+
+/// Hands the request on to the node of a pod.
 async fn send(state: &State, call: Call, pod: &Value, place: &str) -> Result<Response<Body>, Status> {
+    let node = text(&pod["spec"], "nodeName").to_owned();
+    ask(state, call, &node, place).await
+}
+
+/// Hands the request on, its upgrade with it.
+async fn ask(state: &State, call: Call, node: &str, place: &str) -> Result<Response<Body>, Status> {
     let mut request = call.into_request();
     let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
     let uri: Uri = format!("{place}{query}").parse().map_err(|error| Status::bad_request(format!("{error}")))?;
     *request.uri_mut() = uri;
-    let node = text(&pod["spec"], "nodeName").to_owned();
-    state.nodes.send(&node, request).await.map_err(|error| match error {
+    state.nodes.send(node, request).await.map_err(|error| match error {
         NodeDoorError::Unknown(node) => Status::not_found(status::Resource { group: "", name: "nodes" }, &node),
         error @ NodeDoorError::Unreachable { .. } => Status::internal(format!("error dialing backend: {error}")),
     })

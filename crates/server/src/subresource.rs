@@ -33,6 +33,7 @@ pub(crate) async fn answer(
         ("finalize", _) => finalize(registry, call, &target).await,
         ("binding", _) => bind(registry, call, &target).await,
         ("eviction", _) => evict(registry, call, &target).await,
+        ("proxy", _) => proxy::node(state, call, &target, &path.rest).await,
         ("log", _) => proxy::log(state, call, &target).await,
         (part @ ("exec" | "attach" | "portforward"), _) => proxy::stream(state, call, &target, part).await,
         ("ephemeralcontainers" | "resize", "get") => verbs::get(registry, &call, &target).await,

@@ -12,6 +12,7 @@ const READ: &[Verb] = &[Get, List, Watch];
 const REVIEW: &[Verb] = &[Create];
 const PART: &[Verb] = &[Get, Patch, Update];
 const STREAM: &[Verb] = &[Create, Get];
+const ASKED: &[Verb] = &[Create, Delete, Get, Patch, Update];
 
 const fn core(name: &'static str, kind: &'static str, verbs: &'static [Verb]) -> Subresource {
     Subresource { name, group: "", version: "v1", kind, verbs }
@@ -81,7 +82,7 @@ const NODE: Kind = Kind {
     singular: "node",
     short_names: &["no"],
     scope: Cluster,
-    subresources: &[core("status", "Node", PART)],
+    subresources: &[core("proxy", "NodeProxyOptions", ASKED), core("status", "Node", PART)],
     schema: "io.k8s.api.core.v1.Node",
     has_status: true,
     storage: Some("nodes"),

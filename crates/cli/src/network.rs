@@ -1,0 +1,227 @@
+//! `network`: which blocks of addresses each node has, and how it reaches the others.
+
+use api::kind::{self, Kind};
+use serde_json::Value;
+
+use crate::failure::Failure;
+use crate::print::{self, table::Table};
+use crate::session::{Call, Connection, Session};
+
+/// The options of `network`.
+#[derive(clap::Args, Debug)]
+pub struct Options {
+    #[command(flatten)]
+    connection: Connection,
+    /// A table, or a picture: dot, mermaid
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    output: Format,
+}
+
+#[derive(clap::ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Table,
+    Dot,
+    Mermaid,
+}
+
+/// A node, as others see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Machine {
+    name: String,
+    address: String,
+    blocks: Vec<String>,
+    pods: usize,
+    /// What the node says; an error if it cannot be asked.
+    ways: Result<Vec<Way>, String>,
+}
+
+/// How one node reaches another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Way {
+    peer: String,
+    /// `route`, `vxlan`, `nowhere`.
+    kind: String,
+    link: String,
+    mtu: u64,
+    problems: Vec<String>,
+}
+
+/// Shows the ways.
+pub(crate) async fn run(options: Options) -> Result<(), Failure> {
+    let session = options.connection.open()?;
+    let machines = machines(&session).await?;
+    let text = match options.output {
+        Format::Table => table(&machines),
+        Format::Dot => dot(&machines),
+        Format::Mermaid => mermaid(&machines),
+    };
+    print::out(&text);
+    Ok(())
+}
+
+fn known(plural: &str) -> &'static Kind {
+    kind::ALL.iter().find(|kind| kind.group.is_empty() && kind.plural == plural).expect("nodes and pods are kinds")
+}
+
+async fn machines(session: &Session) -> Result<Vec<Machine>, Failure> {
+    let nodes = session.list(&session.collection(known("nodes"), true), &[]).await?;
+    let pods = session.list(&session.collection(known("pods"), true), &[]).await?;
+    let mut machines = Vec::new();
+    for node in &nodes {
+        let name = api::meta::name(node);
+        let path = format!("{}/proxy/network", session.object(known("nodes"), name));
+        let ways = session.call(Call::get(path)).await.map(|answer| ways(&answer)).map_err(|failure| failure.lines());
+        let on_node = |pod: &&Value| pod["spec"]["nodeName"] == name && pod["spec"]["hostNetwork"] != true;
+        machines.push(Machine { pods: pods.iter().filter(on_node).count(), ways, ..machine(node) });
+    }
+    Ok(machines)
+}
+
+fn machine(node: &Value) -> Machine {
+    let addresses = node["status"]["addresses"].as_array();
+    let internal = addresses.into_iter().flatten().find(|address| address["type"] == "InternalIP");
+    Machine {
+        name: api::meta::name(node).to_owned(),
+        address: internal.map(|address| text(&address["address"])).unwrap_or_default(),
+        blocks: node["spec"]["podCIDRs"].as_array().into_iter().flatten().map(text).collect(),
+        pods: 0,
+        ways: Ok(Vec::new()),
+    }
+}
+
+fn ways(answer: &Value) -> Vec<Way> {
+    let read = |state: &Value| {
+        // A word, or a word with what it needs.
+        let (kind, link) = match &state["reach"] {
+            Value::Object(reach) => {
+                let (kind, how) = reach.iter().next().map_or(("", &Value::Null), |(kind, how)| (kind, how));
+                (kind.to_owned(), text(&how["link"]))
+            }
+            word => (text(word), String::new()),
+        };
+        Way {
+            peer: text(&state["peer"]["name"]),
+            kind,
+            link,
+            mtu: state["mtu"].as_u64().unwrap_or(0),
+            problems: state["problems"].as_array().into_iter().flatten().map(text).collect(),
+        }
+    };
+    answer["peers"].as_array().into_iter().flatten().map(read).collect()
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+/// Each node with a line for each way.
+fn table(machines: &[Machine]) -> String {
+    let header =
+        ["NODE", "ADDRESS", "BLOCKS", "PODS", "PEER", "WAY", "LINK", "MTU", "PROBLEM"].map(str::to_owned).to_vec();
+    let mut rows = vec![header];
+    for machine in machines {
+        let own = [machine.name.clone(), machine.address.clone(), machine.blocks.join(","), machine.pods.to_string()];
+        let blank = ["", "", "", ""].map(str::to_owned);
+        let lines = match &machine.ways {
+            Ok(ways) if ways.is_empty() => vec![["-", "-", "-", "-", ""].map(str::to_owned)],
+            Ok(ways) => ways.iter().map(cells).collect(),
+            Err(why) => vec![["?", "?", "?", "?", why].map(str::to_owned)],
+        };
+        for (number, line) in lines.into_iter().enumerate() {
+            rows.push(if number == 0 { &own } else { &blank }.iter().cloned().chain(line).collect());
+        }
+    }
+    Table::default().lines(&rows)
+}
+
+fn cells(way: &Way) -> [String; 5] {
+    let link = if way.link.is_empty() { "-".to_owned() } else { way.link.clone() };
+    [way.peer.clone(), way.kind.clone(), link, way.mtu.to_string(), way.problems.join("; ")]
+}
+
+/// Pairs of nodes with how the one reaches the other; both directions as one where they are the same.
+fn edges(machines: &[Machine]) -> Vec<(String, String, String)> {
+    let mut edges: Vec<(String, String, String)> = Vec::new();
+    for machine in machines {
+        for way in machine.ways.iter().flatten() {
+            let is_drawn =
+                edges.iter().any(|(from, to, kind)| *from == way.peer && *to == machine.name && *kind == way.kind);
+            if !is_drawn {
+                edges.push((machine.name.clone(), way.peer.clone(), way.kind.clone()));
+            }
+        }
+    }
+    edges
+}
+
+fn label(machine: &Machine, line: &str) -> String {
+    format!("{}{line}{}{line}{}", machine.name, machine.address, machine.blocks.join(line))
+}
+
+fn dot(machines: &[Machine]) -> String {
+    let mut out = String::from("graph network {\n  node [shape=box]\n");
+    for machine in machines {
+        out.push_str(&format!("  \"{}\" [label=\"{}\"]\n", machine.name, label(machine, "\\n")));
+    }
+    for (from, to, kind) in edges(machines) {
+        let style = if kind == "route" { "solid" } else { "dashed" };
+        out.push_str(&format!("  \"{from}\" -- \"{to}\" [label=\"{kind}\", style={style}]\n"));
+    }
+    out.push_str("}\n");
+    out
+}
+
+/// Names in the picture are numbers, since nodes' names may have dots.
+fn mermaid(machines: &[Machine]) -> String {
+    let number = |name: &str| machines.iter().position(|machine| machine.name == name);
+    let mut out = String::from("graph TD\n");
+    for (number, machine) in machines.iter().enumerate() {
+        out.push_str(&format!("  n{number}[\"{}\"]\n", label(machine, "<br>")));
+    }
+    for (from, to, kind) in edges(machines) {
+        let (Some(from), Some(to)) = (number(&from), number(&to)) else { continue };
+        let line = if kind == "route" { "---" } else { "-.-" };
+        out.push_str(&format!("  n{from} {line}|{kind}| n{to}\n"));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn three() -> Vec<Machine> {
+        let node = |name: &str, block: &str| {
+            let addresses = json!([{"type": "InternalIP", "address": "192.0.2.1"}]);
+            machine(
+                &json!({"metadata": {"name": name}, "spec": {"podCIDRs": [block]}, "status": {"addresses": addresses}}),
+            )
+        };
+        let said =
+            |peer: &str, reach: Value| json!({"peer": {"name": peer}, "reach": reach, "mtu": 1450, "problems": []});
+        let mut all = vec![node("a", "10.0.0.0/26"), node("b.x", "10.0.0.64/26")];
+        all[0].ways = Ok(ways(&json!({"peers": [said("b.x", json!({"vxlan": {"link": "eth0"}}))]})));
+        all[1].ways = Ok(ways(
+            &json!({"peers": [said("a", json!({"vxlan": {"link": "eth0"}})), said("gone", json!("nowhere"))]}),
+        ));
+        all
+    }
+
+    #[test]
+    fn ways_are_lines_of_their_node() {
+        let shown = table(&three());
+        let lines: Vec<Vec<&str>> = shown.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(lines[1], ["a", "192.0.2.1", "10.0.0.0/26", "0", "b.x", "vxlan", "eth0", "1450"]);
+        assert_eq!(lines[3], ["gone", "nowhere", "-", "1450"]);
+    }
+
+    #[test]
+    fn pictures_have_each_pair_once() {
+        let picture = mermaid(&three());
+        assert!(picture.contains("n0[\"a<br>192.0.2.1<br>10.0.0.0/26\"]"), "{picture}");
+        assert_eq!(picture.matches("-.-|vxlan|").count(), 1, "{picture}");
+        assert!(dot(&three()).contains("\"a\" -- \"b.x\" [label=\"vxlan\", style=dashed]"));
+    }
+}
