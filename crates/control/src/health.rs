@@ -43,6 +43,11 @@ pub fn health(node: &Value) -> Health {
     }
 }
 
+/// When the node last said how it is, by its own clock; empty if never.
+pub fn heartbeat(node: &Value) -> &str {
+    condition(node, "Ready").and_then(|ready| ready["lastHeartbeatTime"].as_str()).unwrap_or_default()
+}
+
 fn condition<'a>(object: &'a Value, kind: &str) -> Option<&'a Value> {
     object["status"]["conditions"].as_array()?.iter().find(|condition| condition["type"] == kind)
 }

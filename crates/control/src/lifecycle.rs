@@ -39,6 +39,14 @@ pub async fn run(client: Client, recorder: Recorder, grace: Duration, mut shutdo
     }
 }
 
+/// When a node was heard last, and what it said then. By this machine's clock: the node's may be wrong.
+#[derive(Default)]
+struct Heard {
+    at: Option<Instant>,
+    lease: String,
+    status: String,
+}
+
 struct Lifecycle {
     client: Client,
     recorder: Recorder,
@@ -47,8 +55,7 @@ struct Lifecycle {
     node_changes: mpsc::Receiver<Change>,
     lease_changes: mpsc::Receiver<Change>,
     queue: Queue<String>,
-    /// When each node was heard last, and what it said then. By this machine's clock: the node's may be wrong.
-    heard: HashMap<String, (Instant, String)>,
+    heard: HashMap<String, Heard>,
     next_eviction: Instant,
 }
 
@@ -74,8 +81,12 @@ impl Lifecycle {
     fn node_changed(&mut self, change: &Change) {
         match change {
             Change::Set(node) => {
-                let name = Key::of(node).name;
-                self.heard.entry(name.clone()).or_insert_with(|| (Instant::now(), String::new()));
+                let (name, beat) = (Key::of(node).name, health::heartbeat(node).to_owned());
+                let heard = self.heard.entry(name.clone()).or_default();
+                // A status is a sign of life as good as a renewed lease, and the first one that a node gives that was lost.
+                if heard.status != beat || heard.at.is_none() {
+                    (heard.status, heard.at) = (beat, Some(Instant::now()));
+                }
                 self.queue.add(name);
             }
             Change::Removed(node) => drop(self.heard.remove(&Key::of(node).name)),
@@ -87,9 +98,9 @@ impl Lifecycle {
         let Change::Set(lease) = change else { return };
         let said = lease["spec"]["renewTime"].as_str().unwrap_or_default();
         let name = Key::of(lease).name;
-        let known = self.heard.get(&name).is_some_and(|(_, before)| before == said);
-        if !known {
-            self.heard.insert(name.clone(), (Instant::now(), said.to_owned()));
+        let heard = self.heard.entry(name.clone()).or_default();
+        if heard.lease != said {
+            (heard.lease, heard.at) = (said.to_owned(), Some(Instant::now()));
             self.queue.add(name);
         }
     }
@@ -110,7 +121,7 @@ impl Lifecycle {
     }
 
     async fn tend(&mut self, name: &str, node: &Value) -> Result<Option<Instant>, client::Error> {
-        let heard = self.heard.get(name).map_or_else(Instant::now, |(at, _)| *at);
+        let heard = self.heard.get(name).and_then(|heard| heard.at).unwrap_or_else(Instant::now);
         let silent_at = heard + self.grace;
         if Instant::now() >= silent_at
             && let Some(patch) = health::silenced(node, Timestamp::now())

@@ -1,13 +1,14 @@
-//! Whether the machine runs short of something, by the thresholds at which upstream's kubelet says so.
+//! Whether the machine runs short of something, by the thresholds at which upstream's kubelet says so; for the disk by smaller ones: a
+//! tenth of a large disk is much, and a laptop is often that full.
 
 use std::path::Path;
 
 /// Less available memory than this is too little.
 const MEMORY_BYTES: u64 = 100 << 20;
-/// Less of the disk free than this is too little, in hundredths.
-const DISK_PERCENT: u64 = 10;
-/// The same for its inodes.
-const INODE_PERCENT: u64 = 5;
+/// Less of the disk or its inodes free than this is too little, in hundredths.
+const PERCENT: u64 = 5;
+/// So much room is enough, whatever the disk's size.
+const ENOUGH_BYTES: u64 = 10 << 30;
 
 /// What the machine is short of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -23,7 +24,8 @@ pub fn read(directory: &Path) -> Pressure {
     let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let memory = available(&meminfo).is_some_and(|bytes| bytes < MEMORY_BYTES);
     let disk = rustix::fs::statvfs(directory).is_ok_and(|disk| {
-        is_short(disk.f_bavail, disk.f_blocks, DISK_PERCENT) || is_short(disk.f_favail, disk.f_files, INODE_PERCENT)
+        let is_roomy = disk.f_bavail.saturating_mul(disk.f_frsize) >= ENOUGH_BYTES;
+        !is_roomy && is_short(disk.f_bavail, disk.f_blocks) || is_short(disk.f_favail, disk.f_files)
     });
     Pressure { memory, disk }
 }
@@ -34,8 +36,8 @@ fn available(meminfo: &str) -> Option<u64> {
 }
 
 /// Some file systems make inodes as they are needed, and have none to count.
-fn is_short(left: u64, all: u64, percent: u64) -> bool {
-    all > 0 && u128::from(left) * 100 < u128::from(all) * u128::from(percent)
+fn is_short(left: u64, all: u64) -> bool {
+    all > 0 && u128::from(left) * 100 < u128::from(all) * u128::from(PERCENT)
 }
 
 #[cfg(test)]
@@ -52,8 +54,8 @@ mod tests {
 
     #[test]
     fn shares_are_of_the_whole() {
-        assert!(is_short(9, 100, DISK_PERCENT));
-        assert!(!is_short(10, 100, DISK_PERCENT));
-        assert!(!is_short(0, 0, INODE_PERCENT), "nothing to count");
+        assert!(is_short(4, 100));
+        assert!(!is_short(5, 100));
+        assert!(!is_short(0, 0), "nothing to count");
     }
 }

@@ -72,8 +72,9 @@ impl Registration {
             }
             Err(error) => return Err(error.into()),
         }
-        self.report().await?;
+        // First the sign of life: a status of a node that seems lost would be taken for an old one.
         self.renew().await?;
+        self.report().await?;
         self.shared.recorder.node(name, "NodeReady", &format!("Node {name} status is now: NodeReady"));
         Ok(())
     }
