@@ -1,11 +1,12 @@
 //! The real binary with real clients.
 //!
 //! In reading order: [`cluster`] is a throw-away cluster, [`shell`] types commands at it as people do, [`finger`] says with which client,
-//! [`image`] makes what the containers run, [`oracle`] compares with the real API server. Tests fail by panicking, so do these parts.
+//! [`lab`] is several machines, [`image`] makes what the containers run, [`oracle`] compares with the real API server. Tests fail by panicking, so do these parts.
 
 pub mod cluster;
 pub mod finger;
 pub mod image;
+pub mod lab;
 pub mod oracle;
 pub mod shell;
 
@@ -25,4 +26,18 @@ pub fn can_run() -> bool {
         return true;
     }
     false
+}
+
+/// Asks again and again until there is an answer.
+///
+/// # Panics
+/// When there is none for as long as anything may take.
+pub fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let begun = std::time::Instant::now();
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(begun.elapsed() < PATIENCE, "waited in vain for {what}");
+    }
 }

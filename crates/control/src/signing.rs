@@ -1,6 +1,7 @@
 //! Decides on requests for certificates and has them signed: exactly those by which nodes get and keep their identity. All others wait for
 //! people. It refuses to hold the key: a [`Signer`] does.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,12 +18,17 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::tokens;
+
 const CLIENT: &str = "kubernetes.io/kube-apiserver-client-kubelet";
 const SERVING: &str = "kubernetes.io/kubelet-serving";
 const RETRY: Duration = Duration::from_secs(1);
 /// What was decided is kept so long for people to see, and what was not so much longer, as upstream does.
 const DECIDED: Duration = Duration::from_secs(3600);
 const UNDECIDED: Duration = Duration::from_secs(24 * 3600);
+
+/// A machine that was given a name makes its node within this time.
+const JOINING: Duration = Duration::from_secs(60);
 
 /// What a request asks for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -151,11 +157,18 @@ fn unfit_usages(spec: &Value, usage: Usage) -> Option<String> {
 /// Runs until the shutdown.
 pub async fn run(client: Client, signing: Signing, mut shutdown: watch::Receiver<bool>) {
     let (requests, mut changes) = Cache::start(client.clone(), REQUESTS.collection(None), Vec::new(), shutdown.clone());
-    let desk = Desk { client, signing };
+    let name_only = |node: &mut Value| *node = json!({"metadata": node["metadata"].take()});
+    let nodes = resource::NODES.collection(None);
+    let (_, mut nodes) = Cache::start_trimmed(client.clone(), nodes, Vec::new(), name_only, shutdown.clone());
+    let mut desk = Desk { client, signing, joining: HashMap::new() };
     let queue: Queue<String> = Queue::default();
     loop {
         tokio::select! {
             () = client::stopped(&mut shutdown) => return,
+            Some(change) = nodes.recv() => if let Change::Set(node) = change {
+                // It has come; from now on its object guards the name.
+                desk.joining.remove(&format!("system:node:{}", Key::of(&node).name));
+            },
             change = changes.recv() => match change {
                 Some(Change::Set(request)) => queue.add(Key::of(&request).name),
                 Some(_) => {}
@@ -183,11 +196,13 @@ pub async fn run(client: Client, signing: Signing, mut shutdown: watch::Receiver
 struct Desk {
     client: Client,
     signing: Signing,
+    /// The names that were given a moment ago, whose nodes may not be there yet.
+    joining: HashMap<String, Instant>,
 }
 
 impl Desk {
     /// Decides, signs or forgets; says when to look again.
-    async fn handle(&self, name: &str, request: &Value) -> Result<Option<Instant>, client::Error> {
+    async fn handle(&mut self, name: &str, request: &Value) -> Result<Option<Instant>, client::Error> {
         let has = |kind: &str| {
             let conditions = request["status"]["conditions"].as_array().into_iter().flatten();
             conditions.into_iter().any(|condition| condition["type"] == kind)
@@ -215,7 +230,7 @@ impl Desk {
         Ok(Some(Instant::now() + left))
     }
 
-    async fn decide(&self, name: &str, request: &Value, pem: &str) -> Result<(), client::Error> {
+    async fn decide(&mut self, name: &str, request: &Value, pem: &str) -> Result<(), client::Error> {
         let signer = request["spec"]["signerName"].as_str().unwrap_or_default();
         if ![CLIENT, SERVING].contains(&signer) {
             return Ok(());
@@ -224,7 +239,10 @@ impl Desk {
         let nodes = self.client.list(&resource::NODES.collection(None), &[]).await?.items;
         let nodes: Vec<Arc<Value>> = nodes.into_iter().map(Arc::new).collect();
         let verdict = match self.signing.signer.read(pem) {
-            Ok(asked) => decide(request, &asked, &nodes, &self.signing.reserved),
+            Ok(asked) => match decide(request, &asked, &nodes, &self.signing.reserved) {
+                Verdict::Approve(Usage::Client) => self.admit(request, &asked).await?,
+                verdict => verdict,
+            },
             Err(wrong) => Verdict::Deny("Unreadable", wrong),
         };
         let (kind, reason, message) = match verdict {
@@ -233,6 +251,26 @@ impl Desk {
             Verdict::Deny(reason, message) => ("Denied", reason, message),
         };
         self.condition(name, request, "approval", kind, reason, &message).await
+    }
+
+    /// A machine with a token must have the name for itself, and a token that is still good.
+    async fn admit(&mut self, request: &Value, asked: &Asked) -> Result<Verdict, client::Error> {
+        let Some(id) = request["spec"]["username"].as_str().and_then(|user| user.strip_prefix("system:bootstrap:"))
+        else {
+            return Ok(Verdict::Approve(Usage::Client));
+        };
+        let now = Instant::now();
+        self.joining.retain(|_, given| now.duration_since(*given) < JOINING);
+        if self.joining.contains_key(&asked.user) {
+            let node = asked.user.trim_start_matches("system:node:");
+            let cure = "wait a minute if it is this one, or join with another --node-name";
+            return Ok(Verdict::Deny("NameTaken", format!("a machine is joining as \"{node}\" just now: {cure}")));
+        }
+        if !tokens::use_up(&self.client, id).await? {
+            return Ok(Verdict::Deny("TokenGone", format!("the token \"{id}\" was deleted, or is used up")));
+        }
+        self.joining.insert(asked.user.clone(), now);
+        Ok(Verdict::Approve(Usage::Client))
     }
 
     async fn sign(&self, name: &str, request: &Value, pem: &str) -> Result<(), client::Error> {

@@ -43,9 +43,9 @@ pub(crate) struct Options {
     /// Address by which others reach this node [default: the one that leads to the server]
     #[arg(long, value_name = "ADDR")]
     node_ip: Option<Ipv4Addr>,
-    /// Port on which the node answers the API server [default: a free one]
-    #[arg(long, value_name = "PORT", default_value_t = 0)]
-    port: u16,
+    /// Port on which the node answers the API server [default: a free one, or the one it had before]
+    #[arg(long, value_name = "PORT")]
+    port: Option<u16>,
     /// Return once the node is Ready; the log goes to DIR/podling.log
     #[arg(long)]
     pub(crate) detach: bool,
@@ -81,20 +81,24 @@ async fn serve(options: Options, begun: Instant) -> anyhow::Result<()> {
         bail!("a node runs in {} already (process {pid})", place.data_dir.display());
     }
     let lock = place.occupy()?;
-    let facts = match place.facts()? {
+    let mut facts = match place.facts()? {
         Some(facts) => resumed(&place, &options, facts)?,
         None => enter(&place, &options).await?,
     };
     let member = membership(&place, &facts)?;
+    tokio::select! {
+        ended = signals::ended() => return ended,
+        told = await_server(&member.client, &mut facts) => told?,
+    }
     let (stop, shutdown) = watch::channel(false);
     let names = vec![facts.node_name.clone(), facts.node_address.to_string()];
     let (serving, serving_keys) = serving(&place, &facts, &member, &names).await?;
-    let address = SocketAddr::from((facts.node_address, options.port));
     let listener =
-        Listener::bind_with(address, serving_keys.clone(), &member.authority_pem, Strangers::Refused).await?;
-    let port = listener.address()?.port();
+        Listener::bind_with(facts.listen, serving_keys.clone(), &member.authority_pem, Strangers::Refused).await?;
+    facts.listen = listener.address()?;
+    place.keep(&facts)?;
     cluster::claim(&facts)?;
-    let agent = node::Agent::start(agent(&options, &place, &facts, &member, port)?, shutdown.clone()).await?;
+    let agent = node::Agent::start(agent(&options, &place, &facts, &member)?, shutdown.clone()).await?;
     let listening = tokio::spawn(listener.serve(agent.service(), shutdown.clone()));
     let renewal = |usage, names: Vec<String>, file: &str, keys: &Arc<Keys>| Renewal {
         client: member.client.clone(),
@@ -119,6 +123,9 @@ async fn serve(options: Options, begun: Instant) -> anyhow::Result<()> {
     place.leave(lock);
     Ok(())
 }
+
+/// A server that does not answer is asked again after this time.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// The node's own certificate with its key, the one it listens with, and the authority's.
 const OWN: &str = "node.pem";
@@ -149,8 +156,31 @@ fn resumed(place: &Place, options: &Options, mut facts: Facts) -> anyhow::Result
         Some(address) => address,
         None => address_towards(facts.joined.as_ref().map_or("", |joined| &joined.server))?,
     };
+    facts.listen = SocketAddr::from((facts.node_address, options.port.unwrap_or(facts.listen.port())));
     place.keep(&facts)?;
     Ok(facts)
+}
+
+/// Waits until the server answers, however long that takes: the pods of this machine run on meanwhile. What it says of the cluster now counts.
+async fn await_server(client: &Client, facts: &mut Facts) -> anyhow::Result<()> {
+    let mut has_told = false;
+    loop {
+        match enroll::facts(client, None).await {
+            Ok(told) => {
+                let grace = told["nodeGraceSeconds"].as_str().and_then(|text| text.parse().ok());
+                if let (Some(joined), Some(grace)) = (&mut facts.joined, grace) {
+                    joined.grace_seconds = grace;
+                }
+                return Ok(());
+            }
+            Err(error) if !enroll::may_pass(&error) => return Err(error),
+            Err(error) if !std::mem::replace(&mut has_told, true) => {
+                tracing::warn!("waiting for the server: {error:#}")
+            }
+            Err(_) => {}
+        }
+        tokio::time::sleep(RETRY).await;
+    }
 }
 
 /// The first time: everything that needs the token.
@@ -178,7 +208,7 @@ async fn enter(place: &Place, options: &Options) -> anyhow::Result<Facts> {
         pod_cidr,
         node_name,
         node_address,
-        listen: SocketAddr::from((node_address, options.port)),
+        listen: SocketAddr::from((node_address, options.port.unwrap_or(0))),
         kubeconfig: None,
         role: Role::Node,
         advertise: Vec::new(),
@@ -267,13 +297,7 @@ async fn serving(
     Ok((credential, keys))
 }
 
-fn agent(
-    options: &Options,
-    place: &Place,
-    facts: &Facts,
-    member: &Membership,
-    port: u16,
-) -> anyhow::Result<node::Config> {
+fn agent(options: &Options, place: &Place, facts: &Facts, member: &Membership) -> anyhow::Result<node::Config> {
     let joined = facts.joined.as_ref().context("this node has joined no cluster")?;
     Ok(node::Config {
         node_name: facts.node_name.clone(),
@@ -285,7 +309,7 @@ fn agent(
         range: facts.pod_cidr,
         directory: place.file("node"),
         version: version::git_version(),
-        port,
+        port: facts.listen.port(),
         grace: Duration::from_secs(joined.grace_seconds),
         vni: network::mesh::vni(&joined.cluster),
         backend: options.ways.backend,

@@ -11,6 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use client::kubeconfig::Kubeconfig;
 use client::transport::Remote;
 use client::{Client, Delete, resource};
+use control::tokens::USES;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -38,6 +39,9 @@ enum Verb {
         /// How long it is good for; 0 is forever
         #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = cli::duration)]
         ttl: Duration,
+        /// How many machines may join with it [default: any number]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        uses: Option<u32>,
         /// What it is for
         #[arg(long, value_name = "TEXT", default_value = "")]
         description: String,
@@ -98,7 +102,9 @@ pub(crate) fn run(options: Options) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let work = async {
         match options.command {
-            Verb::Create { ttl, description } => create(&client, &facts, &authority, ttl, &description).await,
+            Verb::Create { ttl, uses, description } => {
+                create(&client, &facts, &authority, &Wanted { ttl, uses, description }).await
+            }
             Verb::List => list(&client).await,
             Verb::Delete { ids } => delete(&client, &ids).await,
         }
@@ -106,13 +112,13 @@ pub(crate) fn run(options: Options) -> anyhow::Result<()> {
     runtime.block_on(async { tokio::time::timeout(DEADLINE, work).await }).context("the API does not answer")?
 }
 
-async fn create(
-    client: &Client,
-    facts: &Facts,
-    authority_pem: &str,
+struct Wanted {
     ttl: Duration,
-    description: &str,
-) -> anyhow::Result<()> {
+    uses: Option<u32>,
+    description: String,
+}
+
+async fn create(client: &Client, facts: &Facts, authority_pem: &str, wanted: &Wanted) -> anyhow::Result<()> {
     let authority = wire::identity::certificates(authority_pem)?;
     let token = Token { digest: digest(&authority[0]), id: word(6)?, secret: word(16)? };
     let mut data = json!({
@@ -121,14 +127,17 @@ async fn create(
         "usage-bootstrap-authentication": "true",
         "auth-extra-groups": GROUP,
     });
-    if !ttl.is_zero() {
-        data["expiration"] = api::time::format(Timestamp::now().checked_add(ttl)?).into();
+    if !wanted.ttl.is_zero() {
+        data["expiration"] = api::time::format(Timestamp::now().checked_add(wanted.ttl)?).into();
     }
-    if !description.is_empty() {
-        data["description"] = description.into();
+    if !wanted.description.is_empty() {
+        data["description"] = wanted.description.as_str().into();
     }
-    let secret = json!({"apiVersion": "v1", "kind": "Secret", "type": TYPE, "stringData": data,
+    let mut secret = json!({"apiVersion": "v1", "kind": "Secret", "type": TYPE, "stringData": data,
         "metadata": {"name": name(&token.id)}});
+    if let Some(uses) = wanted.uses {
+        secret["metadata"]["annotations"] = json!({USES: uses.to_string()});
+    }
     client.create(&resource::SECRETS.collection(Some(NAMESPACE)), &secret).await?;
     let text = format!("{}.{}", token.digest, token.bearer());
     say!("{text}");
@@ -161,13 +170,14 @@ fn url(facts: &Facts) -> String {
 async fn list(client: &Client) -> anyhow::Result<()> {
     let selector = [("fieldSelector", "type=bootstrap.kubernetes.io/token")];
     let secrets = client.list(&resource::SECRETS.collection(Some(NAMESPACE)), &selector).await?.items;
-    say!("{:<8}{:<22}DESCRIPTION", "ID", "EXPIRES");
+    say!("{:<8}{:<22}{:<6}DESCRIPTION", "ID", "EXPIRES", "USES");
     for secret in secrets {
         let end = match value(&secret, "expiration") {
             end if end.is_empty() => "never".to_owned(),
             end => end,
         };
-        say!("{:<8}{end:<22}{}", value(&secret, "token-id"), value(&secret, "description"));
+        let uses = secret["metadata"]["annotations"][USES].as_str().unwrap_or("any");
+        say!("{:<8}{end:<22}{uses:<6}{}", value(&secret, "token-id"), value(&secret, "description"));
     }
     Ok(())
 }

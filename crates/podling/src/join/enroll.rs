@@ -113,13 +113,32 @@ fn refused(error: client::Error, token: Option<&Token>) -> anyhow::Error {
         }
         (401, Some(token)) => {
             anyhow!(
-                "the server does not know the token \"{}\": it was mistyped, deleted, or its time is over; {cure}",
+                "the server does not know the token \"{}\": it was mistyped, deleted, used up, or its time is over; {cure}",
                 token.id
             )
         }
         (401 | 403, None) => anyhow!("the server does not accept this node's certificate any more ({error}): {cure}"),
         _ => anyhow::Error::from(error),
     }
+}
+
+/// Whether the same question may be answered later: nobody listens, or the server is not up yet. A server that is another one stays so.
+pub(super) fn may_pass(error: &anyhow::Error) -> bool {
+    match error.downcast_ref::<client::Error>() {
+        Some(client::Error::Api(status)) => status.code == 404 || status.code >= 500,
+        Some(error) => !chain(error).contains("certificate"),
+        None => false,
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
 }
 
 /// Asks for a certificate, and waits for it.

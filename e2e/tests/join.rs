@@ -1,0 +1,202 @@
+//! Machines that join a cluster: the real binary on machines of their own (network namespaces), with a real kubectl.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+
+use e2e::lab::{Lab, SERVER, address};
+
+fn lab(machines: usize) -> Option<Lab> {
+    e2e::can_run().then(|| Lab::new(machines))
+}
+
+const WAIT: &str = "--timeout=60s";
+
+fn pod(lab: &Lab, node: &str) {
+    let manifest = format!(
+        "{{apiVersion: v1, kind: Pod, metadata: {{name: on-{node}}}, spec: {{nodeName: {node}, terminationGracePeriodSeconds: 0, \
+         containers: [{{name: main, image: busybox, command: [sh, -c, 'echo I am on {node}; echo {node} > /note; exec httpd -f -p 8080 -h /']}}]}}}}"
+    );
+    let file = lab.path("pod.yaml");
+    std::fs::write(&file, manifest).expect("a file");
+    lab.kubectl(&["apply", "-f", &file.to_string_lossy()]).ok();
+}
+
+/// What is at a URL, seen from the server's machine.
+fn fetch(lab: &Lab, url: &str) -> String {
+    lab.on(1, "curl".as_ref(), &["--silent", "--show-error", "--max-time", "10", url]).ok()
+}
+
+#[test]
+fn a_machine_joins_and_its_pods_are_like_all_others() {
+    let Some(lab) = lab(2) else { return };
+    lab.serve("up", &[]);
+    let joined = lab.join(2, &lab.token(&[]), &[]).ok();
+    assert!(joined.starts_with("node m2 is Ready after "), "{joined}");
+    let shown = lab.kubectl(&["get", "nodes", "-o", "wide"]).ok();
+    for (node, role, address) in [("m1", "control-plane", address(1)), ("m2", "<none>", address(2))] {
+        let line = shown.lines().find(|line| line.starts_with(node)).expect("the node is shown");
+        assert!(line.contains(" Ready ") && line.contains(role) && line.contains(&address), "{shown}");
+    }
+    let requests = lab.kubectl(&["get", "csr"]).ok();
+    assert!(requests.contains("kubelet-serving") && !requests.contains("Pending"), "{requests}");
+    let ranges = lab.kubectl(&["get", "nodes", "-o", "jsonpath={.items[*].spec.podCIDRs[*]}"]).ok();
+    let blocks: Vec<&str> = ranges.split(' ').collect();
+    assert!(blocks.len() == 2 && blocks[0].ends_with(".0.0/26") && blocks[1].ends_with(".0.64/26"), "{ranges}");
+    for (number, node) in [(1, "m1"), (2, "m2")] {
+        lab.import_busybox(number);
+        pod(&lab, node);
+    }
+    lab.kubectl(&["wait", "--for=condition=Ready", "pod/on-m1", "pod/on-m2", WAIT]).ok();
+    for node in ["m1", "m2"] {
+        streams_work(&lab, node);
+    }
+    let status = lab.podling(2, &["status"]).ok();
+    assert!(status.contains("m2 is Ready") && status.contains("1 Running"), "{status}");
+
+    // The node ends and comes back, without a token; its pod has run on.
+    let id = |lab: &Lab| {
+        lab.kubectl(&["get", "pod", "on-m2", "-o", "jsonpath={.status.containerStatuses[0].containerID}"]).ok()
+    };
+    let before = id(&lab);
+    lab.kill(2);
+    let unreachable = lab.kubectl(&["logs", "on-m2"]).refused();
+    assert!(unreachable.contains("error dialing backend: dial tcp 192.0.2.2:"), "{unreachable}");
+    assert!(unreachable.contains("connect: connection refused"), "{unreachable}");
+    lab.podling(2, &["join", "--detach"]).ok();
+    streams_work(&lab, "m2");
+    assert_eq!(id(&lab), before);
+
+    // It leaves, and nothing is left of it.
+    let left = lab.podling(2, &["leave"]).ok();
+    assert!(left.contains("node m2 has left"), "{left}");
+    assert!(!lab.data(2).exists());
+    assert_eq!(lab.kubectl(&["get", "nodes", "-o", "name"]).ok(), "node/m1\n");
+    assert_eq!(lab.kubectl(&["get", "pods", "-o", "name"]).ok(), "pod/on-m1\n");
+    let leases = lab.kubectl(&["get", "leases", "-A"]).ok();
+    assert!(!leases.contains("m2"), "{leases}");
+}
+
+fn streams_work(lab: &Lab, node: &str) {
+    let name = format!("on-{node}");
+    assert_eq!(lab.kubectl(&["logs", &name]).ok(), format!("I am on {node}\n"));
+    assert_eq!(lab.kubectl(&["exec", &name, "--", "cat", "/note"]).ok(), format!("{node}\n"));
+    let failed = lab.kubectl(&["exec", &name, "--", "sh", "-c", "exit 7"]);
+    assert_eq!(failed.code, 7, "{failed}");
+    let mut forward = Forward::start(lab, &name);
+    assert_eq!(fetch(lab, &format!("http://127.0.0.1:{}/note", forward.port())), format!("{node}\n"));
+}
+
+/// A `kubectl port-forward` that ends with this value.
+struct Forward(Child, Option<BufReader<std::process::ChildStdout>>);
+
+impl Forward {
+    fn start(lab: &Lab, pod: &str) -> Self {
+        let (program, words) = lab.command(1, &["port-forward", &format!("pod/{pod}"), ":8080"]);
+        let child = Command::new(program).args(words).stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
+        Self(child.expect("kubectl can be started"), None)
+    }
+
+    /// The local port, once it is open.
+    fn port(&mut self) -> String {
+        let mut stdout = BufReader::new(self.0.stdout.take().expect("it is piped"));
+        let mut line = String::new();
+        stdout.read_line(&mut line).expect("it says its port");
+        // It goes on to write, and would die of a closed pipe.
+        self.1 = Some(stdout);
+        let port = line.split_once("127.0.0.1:").and_then(|(_, rest)| rest.split_once(' '));
+        port.unwrap_or_else(|| panic!("no port in \"{line}\"")).0.to_owned()
+    }
+}
+
+impl Drop for Forward {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+#[test]
+fn nobody_joins_who_should_not() {
+    let Some(lab) = lab(2) else { return };
+    lab.serve("server", &[]);
+    let token = lab.token(&["--description", "for the test"]);
+    let refused = |token: &str, options: &[&str]| lab.join(2, token, options).refused();
+    let (rest, last) = token.split_at(token.len() - 1);
+    let forged = format!("{rest}{}", if last == "0" { "1" } else { "0" });
+    assert!(refused(&forged, &[]).contains("does not know the token"), "forged");
+    let foreign = format!("{}{}", "0".repeat(64), &token[64..]);
+    let told = refused(&foreign, &[]);
+    assert!(told.contains(&"0".repeat(64)) && told.contains(&token[..64]), "both digests are told: {told}");
+    assert!(refused("nonsense", &[]).contains("DIGEST.ID.SECRET"));
+    let told = refused(&token, &["--node-name", "kubernetes"]);
+    assert!(told.contains("is a name of the API server"), "{told}");
+    let without = lab.podling(2, &["join", SERVER, "--detach"]).refused();
+    assert!(without.contains("podling token create"), "{without}");
+
+    // A token dies with its time, with its last use, and when it is deleted.
+    let (short, once, deleted) = (lab.token(&["--ttl", "1s"]), lab.token(&["--uses", "1"]), lab.token(&[]));
+    lab.podling(1, &["token", "delete", &deleted]).ok();
+    assert!(refused(&deleted, &[]).contains("does not know the token"), "deleted");
+    let id = short.split('.').nth(1).expect("it has an id");
+    lab.kubectl(&["wait", "--for=delete", "-n", "kube-system", &format!("secret/bootstrap-token-{id}"), WAIT]).ok();
+    assert!(refused(&short, &[]).contains("does not know the token"), "expired");
+    lab.join(2, &once, &[]).ok();
+    lab.podling(2, &["leave"]).ok();
+    assert!(refused(&once, &["--node-name", "again"]).contains("used up"), "used up");
+
+    // A name that is taken, and a token that may do nothing but join.
+    lab.join(2, &token, &[]).ok();
+    lab.podling(2, &["down", "--purge"]).ok();
+    let taken = refused(&token, &[]);
+    assert!(taken.contains("there is a node \"m2\" already") && taken.contains("kubectl delete node m2"), "{taken}");
+    let bearer = token.split_once('.').expect("it has parts").1;
+    let none = lab.path("none");
+    std::fs::write(&none, "").expect("an empty kubeconfig");
+    let as_token = |words: &[&str]| {
+        let none = none.to_string_lossy();
+        let fixed = ["--kubeconfig", &*none, "--server", SERVER, "--insecure-skip-tls-verify", "--token", bearer];
+        lab.on(2, &lab.kubectl_program(), &[&fixed[..], words].concat())
+    };
+    if lab.has_kubectl() {
+        let told = as_token(&["get", "pods"]).refused();
+        assert!(told.contains("User \"system:bootstrap:") && told.contains("cannot list resource \"pods\""), "{told}");
+        for what in ["secrets", "nodes", "csr"] {
+            assert!(as_token(&["get", what]).refused().contains("Forbidden"), "{what}");
+        }
+    }
+}
+
+#[test]
+fn certificates_are_renewed_in_time() {
+    let Some(lab) = lab(2) else { return };
+    lab.serve("server", &["--node-certificate-ttl", "6s"]);
+    lab.join(2, &lab.token(&[]), &[]).ok();
+    lab.import_busybox(2);
+    pod(&lab, "m2");
+    lab.kubectl(&["wait", "--for=condition=Ready", "pod/on-m2", WAIT]).ok();
+    let file = lab.data(2).join("pki/node.pem");
+    let first = std::fs::read(&file).expect("the node has a certificate");
+    // Each renewal is a request; after three of both kinds, the first certificates have long run out.
+    renewals(&lab, 6);
+    assert_ne!(std::fs::read(&file).expect("the node has a certificate"), first);
+    streams_work(&lab, "m2");
+    let ready = "jsonpath={.status.conditions[?(@.type==\"Ready\")].status}";
+    assert_eq!(lab.kubectl(&["get", "node", "m2", "-o", ready]).ok(), "True");
+}
+
+/// Waits until a node has asked so often for a new certificate.
+fn renewals(lab: &Lab, count: usize) {
+    let (program, words) = lab.command(1, &["get", "csr", "--watch-only", "-o", "name"]);
+    let mut child =
+        Command::new(program).args(words).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("kubectl starts");
+    let mut seen = std::collections::BTreeSet::new();
+    for line in BufReader::new(child.stdout.take().expect("it is piped")).lines().map_while(Result::ok) {
+        seen.insert(line);
+        if seen.len() >= count {
+            break;
+        }
+    }
+    drop(child.kill());
+    drop(child.wait());
+    assert!(seen.len() >= count, "only {} renewals", seen.len());
+}

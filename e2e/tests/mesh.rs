@@ -1,0 +1,121 @@
+//! Pods on several machines: the real binary on network namespaces, two on one link and one behind a router.
+
+use e2e::lab::Lab;
+
+const WAIT: &str = "--timeout=60s";
+
+/// Three nodes with a pod `on-mN` each, which answers HTTP and logs who asked.
+fn cluster(options: &[&str]) -> Option<Lab> {
+    if !e2e::can_run() {
+        return None;
+    }
+    let lab = Lab::with_far(2, 1);
+    lab.serve("up", options);
+    let token = lab.token(&[]);
+    let ways: Vec<&str> = options.iter().skip_while(|word| **word != "--backend").take(2).copied().collect();
+    for number in 1..=3 {
+        if number > 1 {
+            lab.join(number, &token, &ways).ok();
+        }
+        lab.import_busybox(number);
+        pod(&lab, number);
+    }
+    lab.kubectl(&["wait", "--for=condition=Ready", "pod", "--all", WAIT]).ok();
+    Some(lab)
+}
+
+fn pod(lab: &Lab, number: usize) {
+    let manifest = format!(
+        "{{apiVersion: v1, kind: Pod, metadata: {{name: on-m{number}}}, spec: {{nodeName: m{number}, terminationGracePeriodSeconds: 0, \
+         containers: [{{name: main, image: busybox, command: [sh, -c, 'mkdir /w; echo I am on m{number} > /w/who; \
+         dd if=/dev/zero of=/w/large bs=1M count=8 2> /dev/null; exec httpd -vv -f -p 8080 -h /w']}}]}}}}"
+    );
+    let file = lab.path("pod.yaml");
+    std::fs::write(&file, manifest).expect("a file");
+    lab.kubectl(&["apply", "-f", &file.to_string_lossy()]).ok();
+}
+
+fn address(lab: &Lab, number: usize) -> String {
+    lab.kubectl(&["get", "pod", &format!("on-m{number}"), "-o", "jsonpath={.status.podIP}"]).ok()
+}
+
+/// What the pod on one machine gets from the one on another, after it went through a filter.
+fn fetch(lab: &Lab, from: usize, to: usize, path: &str, filter: &str) -> String {
+    let ask = format!("printf 'GET {path} HTTP/1.0\\r\\n\\r\\n' | nc -w 10 {} 8080 | {filter}", address(lab, to));
+    lab.kubectl(&["exec", &format!("on-m{from}"), "--", "sh", "-c", &ask]).ok()
+}
+
+fn all_reach_all(lab: &Lab) {
+    for from in 1..=3 {
+        for to in 1..=3 {
+            let answer = fetch(lab, from, to, "/who", "tail -n 1");
+            assert_eq!(answer, format!("I am on m{to}\n"), "from m{from}");
+        }
+    }
+    // Nobody stands between them: each sees the others' own addresses.
+    for to in 1..=3 {
+        let log = lab.kubectl(&["logs", &format!("on-m{to}")]).ok();
+        for from in 1..=3 {
+            assert!(log.contains(&format!("{}]:", address(lab, from))), "{from} to {to}: {log}");
+        }
+    }
+}
+
+fn ways(lab: &Lab) -> Vec<Vec<String>> {
+    let shown = lab.own(&["network"]).ok();
+    shown.lines().skip(1).map(|line| line.split_whitespace().map(str::to_owned).collect()).collect()
+}
+
+#[test]
+fn pods_of_all_nodes_reach_each_other_as_themselves() {
+    let Some(lab) = cluster(&[]) else { return };
+    all_reach_all(&lab);
+    let bytes: u64 = fetch(&lab, 1, 3, "/large", "wc -c").trim().parse().expect("a number");
+    assert!(bytes > 8 << 20, "{bytes} bytes came through the tunnel");
+    let lines = ways(&lab);
+    let way = |from: &str, to: &str| {
+        let start = lines.iter().position(|line| line[0] == from).expect("the node is shown");
+        let found = lines[start..].iter().find(|line| line.iter().any(|word| word == to)).expect("its way is shown");
+        found.iter().find(|word| ["route", "vxlan", "nowhere"].contains(&word.as_str())).expect("a way").clone()
+    };
+    assert_eq!((way("m1", "m2").as_str(), way("m1", "m3").as_str()), ("route", "vxlan"));
+    let picture = lab.own(&["network", "-o", "mermaid"]).ok();
+    assert!(picture.starts_with("graph TD\n") && picture.contains("|vxlan|"), "{picture}");
+
+    // One leaves: nothing leads to its block any more.
+    lab.podling(3, &["leave"]).ok();
+    let name = lab.kubectl(&["get", "nodes", "-o", "name"]).ok();
+    assert_eq!(name, "node/m1\nnode/m2\n");
+    e2e::until("the tunnel to go", || {
+        let links = lab.on(1, "ip".as_ref(), &["-br", "link"]).ok();
+        (!links.lines().any(|line| line.split_whitespace().next().is_some_and(|link| link.ends_with("vx"))))
+            .then_some(())
+    });
+}
+
+#[test]
+fn a_tunnel_can_be_had_everywhere() {
+    let Some(lab) = cluster(&["--backend", "vxlan"]) else { return };
+    all_reach_all(&lab);
+    assert!(!ways(&lab).iter().flatten().any(|word| word == "route"));
+}
+
+#[test]
+fn a_node_that_falls_silent_comes_back_with_its_pods() {
+    let Some(lab) = cluster(&["--node-grace", "2s"]) else { return };
+    let id = || lab.kubectl(&["get", "pod", "on-m2", "-o", "jsonpath={.status.containerStatuses[0].containerID}"]).ok();
+    let before = id();
+    lab.kill(2);
+    lab.kubectl(&["wait", "--for=condition=Ready=Unknown", "node/m2", WAIT]).ok();
+    let taints = lab.kubectl(&["get", "node", "m2", "-o", "jsonpath={.spec.taints[*].key}"]).ok();
+    assert!(taints.contains("node.kubernetes.io/unreachable"), "{taints}");
+    // Its pod lives on, and is reached.
+    assert_eq!(fetch(&lab, 3, 2, "/who", "tail -n 1"), "I am on m2\n");
+    lab.podling(2, &["join", "--detach"]).ok();
+    lab.kubectl(&["wait", "--for=condition=Ready", "node/m2", "pod/on-m2", WAIT]).ok();
+    assert_eq!(id(), before);
+    e2e::until("the taint to go", || {
+        let taints = lab.kubectl(&["get", "node", "m2", "-o", "jsonpath={.spec.taints}"]).ok();
+        (!taints.contains("unreachable")).then_some(())
+    });
+}
