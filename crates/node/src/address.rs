@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ipnet::Ipv4Net;
 use network::mesh::{Backend, Own, Peer, PeerState};
-use network::{HostPort, Pool, Protocol};
+use network::{HostPort, Pools, Protocol};
 
 use crate::Error;
 use crate::blocks::Blocks;
@@ -22,8 +22,7 @@ pub struct Addresses {
 }
 
 struct State {
-    /// One for each block.
-    pools: Vec<Pool>,
+    pools: Pools,
     ports: BTreeMap<String, Vec<HostPort>>,
 }
 
@@ -38,19 +37,23 @@ pub struct Allocated {
 
 impl Addresses {
     /// Addresses of the blocks that the node holds, on `host`.
-    pub fn new(host: network::Host, blocks: Blocks, held: &[Ipv4Net]) -> Self {
-        let pools = held.iter().map(|block| Pool::new((*block).into())).collect();
-        Self {
+    ///
+    /// # Errors
+    /// [`Error::Failed`] when two of them overlap.
+    pub fn new(host: network::Host, blocks: Blocks, held: &[Ipv4Net]) -> Result<Self, Error> {
+        let mut pools = Pools::default();
+        held.iter().try_for_each(|block| add(&mut pools, *block))?;
+        Ok(Self {
             host,
             blocks,
             claiming: tokio::sync::Mutex::default(),
             state: Mutex::new(State { pools, ports: BTreeMap::new() }),
-        }
+        })
     }
 
     /// The blocks that the node holds, the first claimed first.
     pub fn held(&self) -> Vec<String> {
-        self.lock().pools.iter().map(|pool| pool.block().to_string()).collect()
+        self.lock().pools.blocks().map(|block| block.to_string()).collect()
     }
 
     /// An address for a new pod; claims a further block when those held are full.
@@ -67,30 +70,30 @@ impl Addresses {
         }
         let block = self.blocks.claim().await?;
         tracing::info!(%block, "claimed a further block of addresses");
-        self.lock().pools.push(Pool::new(block.into()));
+        add(&mut self.lock().pools, block)?;
         let address = self.free().ok_or_else(|| Error::failed("allocating an address", format!("{block} has none")))?;
         Ok(Allocated { address, has_new_block: true })
     }
 
     fn free(&self) -> Option<Ipv4Addr> {
-        let given = self.lock().pools.iter_mut().find_map(|pool| pool.allocate().ok());
-        given.and_then(|address| if let IpAddr::V4(address) = address { Some(address) } else { None })
+        match self.lock().pools.allocate() {
+            Ok(IpAddr::V4(address)) => Some(address),
+            _ => None,
+        }
     }
 
     /// Notes an address that a pod of an earlier life of this agent has.
     pub fn reserve(&self, address: Ipv4Addr) {
-        let mut state = self.lock();
-        let pool = state.pools.iter_mut().find(|pool| pool.block().contains(&IpAddr::V4(address)));
-        match pool.map(|pool| pool.reserve(address.into())) {
-            Some(Ok(())) => {}
-            Some(Err(error)) => tracing::warn!(%error, "an adopted pod's address"),
-            None => tracing::warn!(%address, "an adopted pod's address is in no block of this node"),
+        match self.lock().pools.reserve(address.into()) {
+            Ok(true) => {}
+            Ok(false) => tracing::warn!(%address, "an adopted pod's address is in no block of this node"),
+            Err(error) => tracing::warn!(%error, "an adopted pod's address"),
         }
     }
 
     /// Takes an address back.
     pub fn release(&self, address: Ipv4Addr) {
-        self.lock().pools.iter_mut().for_each(|pool| pool.release(address.into()));
+        self.lock().pools.release(address.into());
     }
 
     /// Leads to the blocks of other nodes.
@@ -165,6 +168,10 @@ impl Addresses {
         // Nothing that holds the lock can panic halfway through a change.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn add(pools: &mut Pools, block: Ipv4Net) -> Result<(), Error> {
+    pools.add_block(block.into()).map_err(|error| Error::failed("taking a block of addresses into use", error))
 }
 
 fn host_ports(pod: &Pod, address: Ipv4Addr) -> Vec<HostPort> {

@@ -179,7 +179,7 @@ impl Agent {
         let recorder = Events::new(client::events::Recorder::start(client.clone(), "podling", node_name.clone()));
         let blocks = Blocks::new(client.clone(), node_name.clone(), range);
         let held = blocks.open().await?;
-        let addresses = Addresses::new(config.network, blocks, &held);
+        let addresses = Addresses::new(config.network, blocks, &held)?;
         addresses.set_up()?;
         let adopted = adopt(&runtime, &addresses).await?;
         let shared = Arc::new(Shared {
