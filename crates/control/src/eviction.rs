@@ -3,7 +3,7 @@
 use client::cache::{Cache, Change, Key};
 use client::events::{About, Recorder, Severity};
 use client::queue::Queue;
-use client::{Client, Delete, Patch, resource};
+use client::{Client, Patch, resource};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::fit::{self, Taint, Toleration};
+use crate::removal;
 
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -74,29 +75,18 @@ impl Eviction {
 
     async fn evict(&self, key: &Key, pod: &Value) -> Result<(), client::Error> {
         let uid = &pod["metadata"]["uid"];
-        let condition = json!({
-            "type": "DisruptionTarget",
-            "status": "True",
-            "reason": "DeletionByTaintManager",
-            "message": "Taint manager: deleting due to NoExecute taint",
-            "lastTransitionTime": api::time::format(Timestamp::now()),
-            "observedGeneration": pod["metadata"]["generation"],
-        });
+        let mut condition =
+            removal::disruption("DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint");
+        condition["observedGeneration"] = pod["metadata"]["generation"].clone();
         let path = resource::PODS.subresource(Some(&key.namespace), &key.name, "status");
         let patch = json!({"metadata": {"uid": uid}, "status": {"conditions": [condition]}});
         let message = format!("Marking for deletion Pod {key}");
         self.recorder.tell(About::object("Pod", pod), Severity::Normal, "TaintManagerEviction", &message);
-        let delete = Delete { uid: uid.as_str().map(str::to_owned), ..Delete::default() };
-        let gone = match self.client.patch(&path, Patch::Strategic, &patch).await {
+        match self.client.patch(&path, Patch::Strategic, &patch).await {
             Ok(_) => {
-                self.client.delete(&resource::PODS.object(Some(&key.namespace), &key.name), &delete).await.map(drop)
+                removal::delete(&self.client, &resource::PODS.object(Some(&key.namespace), &key.name), pod, None).await
             }
-            Err(error) => Err(error),
-        };
-        match gone {
-            // It has gone by itself, or is another by now.
-            Err(error) if error.is_not_found() || error.is_conflict() => Ok(()),
-            other => other,
+            refused => removal::unless_gone(refused),
         }
     }
 }

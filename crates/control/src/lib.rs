@@ -14,6 +14,7 @@ pub mod health;
 pub mod lifecycle;
 pub mod namespace;
 pub mod orphans;
+mod removal;
 pub mod run;
 pub mod scheduler;
 pub mod score;

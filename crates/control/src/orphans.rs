@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use api::time;
 use client::cache::{Cache, Change, Key};
 use client::queue::Queue;
-use client::{Client, Delete, Patch, resource};
-use jiff::Timestamp;
+use client::{Client, Patch, resource};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
+
+use crate::removal;
 
 /// The namespace of the leases by which nodes hold blocks of addresses.
 pub const BLOCKS: &str = "podling-blocks";
@@ -108,14 +108,13 @@ impl Orphans {
         }
         let pods: Vec<_> = self.pods_of(node).collect();
         for pod in &pods {
-            unless_gone(self.end(pod).await)?;
+            removal::unless_gone(self.end(pod).await)?;
         }
         let holds = |lease: &std::sync::Arc<Value>| lease["spec"]["holderIdentity"] == node;
         let blocks = self.blocks.list().into_iter().filter(holds).filter(|_| pods.is_empty());
         for block in blocks {
             let path = resource::LEASES.object(Some(BLOCKS), &Key::of(&block).name);
-            let only = Delete { uid: block["metadata"]["uid"].as_str().map(str::to_owned), ..Delete::default() };
-            unless_gone(self.client.delete(&path, &only).await.map(drop))?;
+            removal::delete(&self.client, &path, &block, None).await?;
         }
         Ok(())
     }
@@ -125,23 +124,12 @@ impl Orphans {
         let (key, uid) = (Key::of(pod), &pod["metadata"]["uid"]);
         let path = resource::PODS.object(Some(&key.namespace), &key.name);
         if !matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed")) {
-            let condition = json!({
-                "type": "DisruptionTarget",
-                "status": "True",
-                "reason": "DeletionByPodGC",
-                "message": "PodGC: node no longer exists",
-                "lastTransitionTime": time::format(Timestamp::now()),
-            });
+            let condition = removal::disruption("DeletionByPodGC", "PodGC: node no longer exists");
             let patch = json!({"metadata": {"uid": uid}, "status": {"phase": "Failed", "conditions": [condition]}});
             self.client.patch(&format!("{path}/status"), Patch::Strategic, &patch).await?;
         }
-        let now = Delete { uid: uid.as_str().map(str::to_owned), grace_seconds: Some(0), ..Delete::default() };
-        self.client.delete(&path, &now).await.map(drop)
+        removal::delete(&self.client, &path, pod, Some(0)).await
     }
-}
-
-fn unless_gone(result: Result<(), client::Error>) -> Result<(), client::Error> {
-    result.or_else(|error| if error.is_not_found() || error.is_conflict() { Ok(()) } else { Err(error) })
 }
 
 fn text(value: &Value) -> &str {

@@ -2,13 +2,14 @@
 
 use client::cache::{Cache, Change, Key};
 use client::queue::Queue;
-use client::{Client, Delete, Patch, resource};
+use client::{Client, Patch, resource};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::removal;
 use crate::signing::{decoded, encoded};
 
 const NAMESPACE: &str = "kube-system";
@@ -38,14 +39,10 @@ pub async fn run(client: Client, mut shutdown: watch::Receiver<bool>) {
                     None => {}
                     Some(left) if !left.is_zero() => queue.add_at(name, Instant::now() + left),
                     Some(_) => {
-                        let uid = token["metadata"]["uid"].as_str().map(str::to_owned);
                         let path = resource::SECRETS.object(Some(NAMESPACE), &name);
-                        match client.delete(&path, &Delete { uid, ..Delete::default() }).await {
-                            Err(error) if !error.is_not_found() && !error.is_conflict() => {
-                                tracing::debug!(%error, token = name, "removing an expired token");
-                                queue.add_at(name, Instant::now() + RETRY);
-                            }
-                            _ => {}
+                        if let Err(error) = removal::delete(&client, &path, &token, None).await {
+                            tracing::debug!(%error, token = name, "removing an expired token");
+                            queue.add_at(name, Instant::now() + RETRY);
                         }
                     }
                 }
