@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use api::kind::{self, Kind};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -10,6 +9,7 @@ use crate::delete::gone;
 use crate::failure::Failure;
 use crate::print;
 use crate::session::{Call, Connection, Session, object};
+use crate::target;
 
 /// An eviction that would break a disruption budget is tried again after this time.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -66,12 +66,8 @@ pub(crate) async fn drain(options: DrainOptions) -> Result<(), Failure> {
     Failure::of(failures)
 }
 
-fn known(plural: &str) -> &'static Kind {
-    kind::ALL.iter().find(|kind| kind.group.is_empty() && kind.plural == plural).expect("nodes and pods are kinds")
-}
-
 async fn shut(session: &Session, name: &str, is_shut: bool) -> Result<(), Failure> {
-    let path = session.object(known("nodes"), name);
+    let path = session.object(target::core("nodes"), name);
     let node = session.get(&path).await?;
     let word = if is_shut { "cordoned" } else { "uncordoned" };
     if (node["spec"]["unschedulable"] == true) == is_shut {
@@ -101,7 +97,8 @@ impl DrainOptions {
     async fn node(&self, session: &Session, name: &str) -> Result<(), Failure> {
         shut(session, name, true).await?;
         let on_node = format!("spec.nodeName={name}");
-        let pods = session.list(&session.collection(known("pods"), true), &[("fieldSelector", &on_node)]).await?;
+        let pods =
+            session.list(&session.collection(target::core("pods"), true), &[("fieldSelector", &on_node)]).await?;
         let leaving = self.sort(name, &pods)?;
         let all = async {
             for pod in &leaving {
@@ -111,7 +108,7 @@ impl DrainOptions {
             for pod in &leaving {
                 let (namespace, pod_name) = (api::meta::namespace(pod), api::meta::name(pod));
                 let uid = pod["metadata"]["uid"].as_str().unwrap_or_default();
-                gone(session, known("pods"), namespace, pod_name, uid).await?;
+                gone(session, target::core("pods"), namespace, pod_name, uid).await?;
                 print::line(&format!("pod/{pod_name} evicted"));
             }
             Ok::<(), Failure>(())
@@ -179,7 +176,7 @@ impl DrainOptions {
         }
         let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": namespace},
             "deleteOptions": how});
-        let path = format!("{}/eviction", object(known("pods"), namespace, name));
+        let path = format!("{}/eviction", object(target::core("pods"), namespace, name));
         loop {
             match session.call(Call::write(Method::POST, path.clone(), &eviction)).await {
                 Err(Failure::Api(status)) if status.code == StatusCode::TOO_MANY_REQUESTS.as_u16() => {

@@ -1,11 +1,11 @@
 //! `network`: which blocks of addresses each node has, and how it reaches the others.
 
-use api::kind::{self, Kind};
 use serde_json::Value;
 
 use crate::failure::Failure;
 use crate::print::{self, table::Table};
 use crate::session::{Call, Connection, Session};
+use crate::target;
 
 /// The options of `network`.
 #[derive(clap::Args, Debug)]
@@ -59,17 +59,13 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
     Ok(())
 }
 
-fn known(plural: &str) -> &'static Kind {
-    kind::ALL.iter().find(|kind| kind.group.is_empty() && kind.plural == plural).expect("nodes and pods are kinds")
-}
-
 async fn machines(session: &Session) -> Result<Vec<Machine>, Failure> {
-    let nodes = session.list(&session.collection(known("nodes"), true), &[]).await?;
-    let pods = session.list(&session.collection(known("pods"), true), &[]).await?;
+    let nodes = session.list(&session.collection(target::core("nodes"), true), &[]).await?;
+    let pods = session.list(&session.collection(target::core("pods"), true), &[]).await?;
     let mut machines = Vec::new();
     for node in &nodes {
         let name = api::meta::name(node);
-        let path = format!("{}/proxy/network", session.object(known("nodes"), name));
+        let path = format!("{}/proxy/network", session.object(target::core("nodes"), name));
         let ways = session.call(Call::get(path)).await.map(|answer| ways(&answer)).map_err(|failure| failure.lines());
         let on_node = |pod: &&Value| pod["spec"]["nodeName"] == name && pod["spec"]["hostNetwork"] != true;
         machines.push(Machine { pods: pods.iter().filter(on_node).count(), ways, ..machine(node) });

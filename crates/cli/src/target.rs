@@ -59,6 +59,11 @@ pub(crate) struct Target {
     pub(crate) name: Option<String>,
 }
 
+/// A kind of the core group that there is, by its plural.
+pub(crate) fn core(plural: &str) -> &'static Kind {
+    kind::by_resource("", "v1", plural).expect("it is one of the core kinds")
+}
+
 /// The kind that people mean by a word: plural, singular, short name or kind, perhaps with its group (and version) behind a dot.
 pub(crate) fn kind(word: &str) -> Result<&'static Kind, Failure> {
     let lower = word.to_ascii_lowercase();
