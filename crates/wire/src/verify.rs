@@ -17,26 +17,37 @@ pub(crate) fn authorities(
     expected: Option<&Expected>,
 ) -> Result<Arc<dyn ServerCertVerifier>, Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let algorithms = provider.signature_verification_algorithms;
     let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
     let inner = verifier.map_err(|e| Error::failed("preparing TLS", e))?;
     Ok(match expected {
-        Some(expected) => Arc::new(OneUser { inner, user: expected.user.clone() }),
+        Some(expected) => {
+            Arc::new(Verifier { algorithms, believes: Believes::OneUser { inner, user: expected.user.clone() } })
+        }
         None => inner,
     })
 }
 
 /// Believes whoever has the key of the certificate that is shown: for looking at certificates, never for talking.
 pub(crate) fn nobody() -> Arc<dyn ServerCertVerifier> {
-    Arc::new(Nobody(rustls::crypto::ring::default_provider().signature_verification_algorithms))
+    let algorithms = rustls::crypto::ring::default_provider().signature_verification_algorithms;
+    Arc::new(Verifier { algorithms, believes: Believes::Anybody })
 }
 
 #[derive(Debug)]
-struct OneUser {
-    inner: Arc<WebPkiServerVerifier>,
-    user: String,
+struct Verifier {
+    algorithms: WebPkiSupportedAlgorithms,
+    believes: Believes,
 }
 
-impl ServerCertVerifier for OneUser {
+/// Whose certificates are good; that the peer has the key of the one it shows is checked of everybody.
+#[derive(Debug)]
+enum Believes {
+    OneUser { inner: Arc<WebPkiServerVerifier>, user: String },
+    Anybody,
+}
+
+impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
         leaf: &CertificateDer<'_>,
@@ -45,9 +56,10 @@ impl ServerCertVerifier for OneUser {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, TlsError> {
-        let verified = self.inner.verify_server_cert(leaf, intermediates, name, ocsp, now)?;
+        let Believes::OneUser { inner, user } = &self.believes else { return Ok(ServerCertVerified::assertion()) };
+        let verified = inner.verify_server_cert(leaf, intermediates, name, ocsp, now)?;
         match Identity::of_certificate(leaf) {
-            Ok(identity) if identity.user == self.user => Ok(verified),
+            Ok(identity) if identity.user == *user => Ok(verified),
             _ => Err(CertificateError::ApplicationVerificationFailure.into()),
         }
     }
@@ -58,7 +70,7 @@ impl ServerCertVerifier for OneUser {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, TlsError> {
-        self.inner.verify_tls12_signature(message, certificate, signature)
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, &self.algorithms)
     }
 
     fn verify_tls13_signature(
@@ -67,48 +79,10 @@ impl ServerCertVerifier for OneUser {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, TlsError> {
-        self.inner.verify_tls13_signature(message, certificate, signature)
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
-    }
-}
-
-#[derive(Debug)]
-struct Nobody(WebPkiSupportedAlgorithms);
-
-impl ServerCertVerifier for Nobody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, TlsError> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, TlsError> {
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, &self.0)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, TlsError> {
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, &self.0)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_schemes()
+        self.algorithms.supported_schemes()
     }
 }
