@@ -1,7 +1,11 @@
-//! Machines that are network namespaces, on one link: the first is a cluster's server, the others are made its nodes.
+//! Machines that run podling: the first is a cluster's server, the others are made its nodes. What they are and how they are wired is
+//! `testkit`'s lab.
 
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+
+use testkit::lab::{self, Machine};
 
 use crate::cluster::podling;
 use crate::finger::Finger;
@@ -11,64 +15,53 @@ use crate::{PATIENCE, image};
 /// The machines, and what their programs keep. Everything is gone with this value.
 pub struct Lab {
     directory: tempfile::TempDir,
-    prefix: String,
-    machines: usize,
-    /// Machines from this number on are behind a router.
-    far: usize,
+    machines: Vec<Machine>,
     kubectl: Finger,
+    _wires: lab::Lab,
 }
 
 impl Lab {
-    /// So many machines, on one link with the addresses 192.0.2.1 and on.
+    /// So many machines on one link; `None` where there can be no lab, after it was said why.
     ///
     /// # Panics
     /// When the kernel refuses.
-    pub fn new(machines: usize) -> Self {
+    pub fn new(machines: usize) -> Option<Self> {
         Self::with_far(machines, 0)
     }
 
-    /// Some machines on one link with the addresses 192.0.2.1 and on, and some behind a router, with addresses that go on in 198.51.100.0/24.
+    /// Some machines on one link, and some on another behind a router.
     ///
     /// # Panics
     /// When the kernel refuses.
-    pub fn with_far(near: usize, far: usize) -> Self {
-        let machines = near + far;
+    pub fn with_far(near: usize, far: usize) -> Option<Self> {
+        if let Some(reason) = lab::obstacle() {
+            eprintln!("SKIPPED: {reason}");
+            return None;
+        }
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let tail: String = directory.path().to_string_lossy().chars().rev().take(4).collect();
-        let prefix = format!("pe{}{tail}", std::process::id()).to_lowercase();
+        let mut wires = lab::Lab::new().expect("a lab");
+        let mut machines = Vec::new();
+        for count in [near, far] {
+            let wire = wires.wire().expect("a wire");
+            machines.extend((0..count).map(|_| wire.machine().expect("a machine")));
+        }
         let kubectl = Finger::kubectl_137().or_else(Finger::kubectl_133).unwrap_or_else(Finger::own);
-        let lab = Self { directory, prefix, machines, far: near + 1, kubectl };
-        ip(&["netns", "add", &lab.switch()]);
-        for (bridge, router) in [("near", "192.0.2.254/24"), ("far", "198.51.100.254/24")] {
-            ip(&["-n", &lab.switch(), "link", "add", bridge, "type", "bridge"]);
-            ip(&["-n", &lab.switch(), "addr", "add", router, "dev", bridge]);
-            ip(&["-n", &lab.switch(), "link", "set", bridge, "up"]);
-        }
-        ip(&["netns", "exec", &lab.switch(), "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"]);
-        for number in 1..=machines {
-            lab.plug(number);
-        }
-        lab
+        Some(Self { directory, machines, kubectl, _wires: wires })
     }
 
-    fn plug(&self, number: usize) {
-        let (switch, machine, port) = (self.switch(), self.machine(number), format!("port{number}"));
-        let (bridge, net) = if number < self.far { ("near", "192.0.2") } else { ("far", "198.51.100") };
-        ip(&["netns", "add", &machine]);
-        ip(&["-n", &machine, "link", "set", "lo", "up"]);
-        ip(&["-n", &switch, "link", "add", &port, "type", "veth", "peer", "name", "wire", "netns", &machine]);
-        ip(&["-n", &switch, "link", "set", &port, "master", bridge, "up"]);
-        ip(&["-n", &machine, "addr", "add", &format!("{net}.{number}/24"), "dev", "wire"]);
-        ip(&["-n", &machine, "link", "set", "wire", "up"]);
-        ip(&["-n", &machine, "route", "add", "default", "via", &format!("{net}.254")]);
+    /// A machine; the first is number one.
+    fn machine(&self, number: usize) -> &Machine {
+        &self.machines[number - 1]
     }
 
-    fn switch(&self) -> String {
-        format!("{}s", self.prefix)
+    /// By which others reach a machine.
+    pub fn address(&self, number: usize) -> Ipv4Addr {
+        self.machine(number).address()
     }
 
-    fn machine(&self, number: usize) -> String {
-        format!("{}m{number}", self.prefix)
+    /// Where the server is.
+    pub fn server(&self) -> String {
+        format!("https://{}:6443", self.address(1))
     }
 
     /// Where a machine's podling keeps its state.
@@ -84,10 +77,9 @@ impl Lab {
     /// Runs a program on a machine, and waits for its end.
     #[track_caller]
     pub fn on(&self, number: usize, program: &Path, words: &[&str]) -> Output {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.machine(number), "timeout", "-k", "5"]);
-        command.arg(PATIENCE.as_secs().to_string()).arg(program).args(words);
-        let output = command.stdin(Stdio::null()).output().expect("ip can be started");
+        let mut command = patient(program, words);
+        let output = self.machine(number).namespace().inside(|| command.stdin(Stdio::null()).output());
+        let output = output.expect("a program can be started");
         Output {
             typed: format!("machine{number}# {} {}", program.display(), words.join(" ")),
             code: output.status.code().unwrap_or(128),
@@ -96,14 +88,12 @@ impl Lab {
         }
     }
 
-    /// The command that runs kubectl on a machine as the administrator, at most for as long as anything may take.
-    pub fn command(&self, number: usize, words: &[&str]) -> (&'static str, Vec<String>) {
-        let patience = PATIENCE.as_secs().to_string();
-        let (machine, kubeconfig) = (self.machine(number), self.path("kubeconfig"));
-        let program = self.kubectl_program();
-        let fixed = ["netns", "exec", &machine, "timeout", "-k", "5", &patience, &program.to_string_lossy()];
-        let access = ["--kubeconfig", &*kubeconfig.to_string_lossy()];
-        ("ip", [&fixed[..], &access, words].concat().iter().map(ToString::to_string).collect())
+    /// Starts kubectl on the server's machine as the administrator, at most for as long as anything may take. What it prints is piped.
+    pub fn start_kubectl(&self, words: &[&str]) -> Child {
+        let kubeconfig = self.path("kubeconfig").to_string_lossy().into_owned();
+        let mut command = patient(&self.kubectl.program, &[&["--kubeconfig", kubeconfig.as_str()], words].concat());
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        self.machine(1).namespace().spawn(&mut command).expect("kubectl can be started")
     }
 
     /// kubectl, or else podling's own commands.
@@ -170,7 +160,7 @@ impl Lab {
         let name = format!("m{number}");
         let own = ["--node-name", name.as_str()];
         let named = if options.contains(&own[0]) { &[][..] } else { &own[..] };
-        self.podling(number, &[&["join", SERVER, "--token", token, "--detach"], named, options].concat())
+        self.podling(number, &[&["join", &self.server(), "--token", token, "--detach"], named, options].concat())
     }
 
     /// Gives a machine the busybox image.
@@ -186,17 +176,16 @@ impl Lab {
     }
 }
 
-/// Where the server is.
-pub const SERVER: &str = "https://192.0.2.1:6443";
-
-/// The address of a machine.
-pub fn address(number: usize) -> String {
-    format!("192.0.2.{number}")
+/// A program that is ended when it takes longer than anything may.
+fn patient(program: &Path, words: &[&str]) -> Command {
+    let mut command = Command::new("timeout");
+    command.args(["-k", "5"]).arg(PATIENCE.as_secs().to_string()).arg(program).args(words);
+    command
 }
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        for number in (1..=self.machines).rev() {
+        for number in (1..=self.machines.len()).rev() {
             let log = std::fs::read_to_string(self.data(number).join("podling.log")).unwrap_or_default();
             let ended = self.podling(number, &["down", "--purge"]);
             if std::thread::panicking() {
@@ -205,17 +194,6 @@ impl Drop for Lab {
                 let nothing = ended.stderr.contains("there is no cluster");
                 assert!(ended.code == 0 || nothing, "{ended}");
             }
-            ip(&["netns", "del", &self.machine(number)]);
         }
-        ip(&["netns", "del", &self.switch()]);
-    }
-}
-
-#[track_caller]
-fn ip(words: &[&str]) {
-    let output = Command::new("ip").args(words).output().expect("ip can be started");
-    let told = String::from_utf8_lossy(&output.stderr);
-    if !std::thread::panicking() {
-        assert!(output.status.success(), "ip {}: {told}", words.join(" "));
     }
 }

@@ -1,12 +1,12 @@
 //! Machines that join a cluster: the real binary on machines of their own (network namespaces), with a real kubectl.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 
-use e2e::lab::{Lab, SERVER, address};
+use e2e::lab::Lab;
 
 fn lab(machines: usize) -> Option<Lab> {
-    e2e::can_run().then(|| Lab::new(machines))
+    if e2e::can_run() { Lab::new(machines) } else { None }
 }
 
 const WAIT: &str = "--timeout=60s";
@@ -33,9 +33,9 @@ fn a_machine_joins_and_its_pods_are_like_all_others() {
     let joined = lab.join(2, &lab.token(&[]), &[]).ok();
     assert!(joined.starts_with("node m2 is Ready after "), "{joined}");
     let shown = lab.kubectl(&["get", "nodes", "-o", "wide"]).ok();
-    for (node, role, address) in [("m1", "control-plane", address(1)), ("m2", "<none>", address(2))] {
+    for (node, role, address) in [("m1", "control-plane", lab.address(1)), ("m2", "<none>", lab.address(2))] {
         let line = shown.lines().find(|line| line.starts_with(node)).expect("the node is shown");
-        assert!(line.contains(" Ready ") && line.contains(role) && line.contains(&address), "{shown}");
+        assert!(line.contains(" Ready ") && line.contains(role) && line.contains(&address.to_string()), "{shown}");
     }
     let requests = lab.kubectl(&["get", "csr"]).ok();
     assert!(requests.contains("kubelet-serving") && !requests.contains("Pending"), "{requests}");
@@ -60,7 +60,8 @@ fn a_machine_joins_and_its_pods_are_like_all_others() {
     let before = id(&lab);
     lab.kill(2);
     let unreachable = lab.kubectl(&["logs", "on-m2"]).refused();
-    assert!(unreachable.contains("error dialing backend: dial tcp 192.0.2.2:"), "{unreachable}");
+    let dialing = format!("error dialing backend: dial tcp {}:", lab.address(2));
+    assert!(unreachable.contains(&dialing), "{unreachable}");
     assert!(unreachable.contains("connect: connection refused"), "{unreachable}");
     lab.podling(2, &["join", "--detach"]).ok();
     streams_work(&lab, "m2");
@@ -91,9 +92,7 @@ struct Forward(Child, Option<BufReader<std::process::ChildStdout>>);
 
 impl Forward {
     fn start(lab: &Lab, pod: &str) -> Self {
-        let (program, words) = lab.command(1, &["port-forward", &format!("pod/{pod}"), ":8080"]);
-        let child = Command::new(program).args(words).stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
-        Self(child.expect("kubectl can be started"), None)
+        Self(lab.start_kubectl(&["port-forward", &format!("pod/{pod}"), ":8080"]), None)
     }
 
     /// The local port, once it is open.
@@ -130,7 +129,7 @@ fn nobody_joins_who_should_not() {
     assert!(refused("nonsense", &[]).contains("DIGEST.ID.SECRET"));
     let told = refused(&token, &["--node-name", "kubernetes"]);
     assert!(told.contains("is a name of the API server"), "{told}");
-    let without = lab.podling(2, &["join", SERVER, "--detach"]).refused();
+    let without = lab.podling(2, &["join", &lab.server(), "--detach"]).refused();
     assert!(without.contains("podling token create"), "{without}");
 
     // A token dies with its time, with its last use, and when it is deleted.
@@ -153,8 +152,8 @@ fn nobody_joins_who_should_not() {
     let none = lab.path("none");
     std::fs::write(&none, "").expect("an empty kubeconfig");
     let as_token = |words: &[&str]| {
-        let none = none.to_string_lossy();
-        let fixed = ["--kubeconfig", &*none, "--server", SERVER, "--insecure-skip-tls-verify", "--token", bearer];
+        let (none, server) = (none.to_string_lossy(), lab.server());
+        let fixed = ["--kubeconfig", &*none, "--server", &server, "--insecure-skip-tls-verify", "--token", bearer];
         lab.on(2, &lab.kubectl_program(), &[&fixed[..], words].concat())
     };
     if lab.has_kubectl() {
@@ -186,9 +185,7 @@ fn certificates_are_renewed_in_time() {
 
 /// Waits until a node has asked so often for a new certificate.
 fn renewals(lab: &Lab, count: usize) {
-    let (program, words) = lab.command(1, &["get", "csr", "--watch-only", "-o", "name"]);
-    let mut child =
-        Command::new(program).args(words).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("kubectl starts");
+    let mut child = lab.start_kubectl(&["get", "csr", "--watch-only", "-o", "name"]);
     let mut seen = std::collections::BTreeSet::new();
     for line in BufReader::new(child.stdout.take().expect("it is piped")).lines().map_while(Result::ok) {
         seen.insert(line);

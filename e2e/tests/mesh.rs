@@ -9,7 +9,7 @@ fn cluster(options: &[&str]) -> Option<Lab> {
     if !e2e::can_run() {
         return None;
     }
-    let lab = Lab::with_far(2, 1);
+    let lab = Lab::with_far(2, 1)?;
     lab.serve("up", options);
     let token = lab.token(&[]);
     let ways: Vec<&str> = options.iter().skip_while(|word| **word != "--backend").take(2).copied().collect();
