@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 
-use crate::command::{cargo, program, root, target};
+use crate::command::{cargo, host, program, root, target};
 
 /// What libFuzzer steers by, as cargo-fuzz asks the compiler for it; this way no other tool and no nightly compiler is needed.
 const COVERAGE: &[&str] = &[
@@ -59,9 +59,8 @@ fn all() -> anyhow::Result<Vec<String>> {
 /// Gives the folder of the programs.
 fn build(targets: &[String]) -> anyhow::Result<PathBuf> {
     let folder = target().join("fuzz");
-    let version = program("rustc").args(["-vV"]).output()?;
-    let host = version.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc does not name its host")?;
-    let mut call = cargo(&["build", "--release", "--quiet", "--manifest-path", "fuzz/Cargo.toml", "--target", host]);
+    let host = host()?;
+    let mut call = cargo(&["build", "--release", "--quiet", "--manifest-path", "fuzz/Cargo.toml", "--target", &host]);
     for name in targets {
         call = call.args(["--bin", name]);
     }

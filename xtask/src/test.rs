@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 
-use crate::command::{cargo, program, target};
+use crate::command::{cargo, host, program, target};
 use crate::{leftovers, tools};
 
 /// Runs all tests.
@@ -33,8 +33,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
 
 /// The program that cargo has just built: below the name of the target, since the workspace names one.
 pub(crate) fn built_podling(profile: &str) -> anyhow::Result<PathBuf> {
-    let version = program("rustc").args(["-vV"]).output()?;
-    let host = version.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc does not name its host")?;
+    let host = host()?;
     let path = target().join(host).join(profile).join("podling");
     ensure!(path.exists(), "cargo built podling, but not as {}", path.display());
     Ok(path)
