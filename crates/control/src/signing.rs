@@ -12,13 +12,13 @@ use base64::engine::general_purpose::STANDARD;
 use client::cache::{Cache, Change, Key};
 use client::queue::Queue;
 use client::resource::CERTIFICATE_REQUESTS as REQUESTS;
-use client::{Client, Delete, Patch, resource};
+use client::{Client, Patch, resource};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::tokens;
+use crate::{removal, tokens};
 
 const CLIENT: &str = "kubernetes.io/kube-apiserver-client-kubelet";
 const SERVING: &str = "kubernetes.io/kubelet-serving";
@@ -214,9 +214,7 @@ impl Desk {
         let kept = if is_over { DECIDED } else { UNDECIDED };
         let left = kept.saturating_sub(age.unwrap_or_default());
         if left.is_zero() {
-            let uid = request["metadata"]["uid"].as_str().map(str::to_owned);
-            let how = Delete { uid, ..Delete::default() };
-            self.client.delete(&REQUESTS.object(None, name), &how).await?;
+            removal::delete(&self.client, &REQUESTS.object(None, name), request, None).await?;
             return Ok(None);
         }
         let Some(pem) = request["spec"]["request"].as_str().and_then(decoded).filter(|_| !is_over) else {
