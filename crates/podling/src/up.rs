@@ -152,36 +152,18 @@ async fn serve(options: Options, role: Role, begun: Instant) -> anyhow::Result<(
     if place.facts()?.is_none() {
         place.keep(&facts)?;
     }
-    let pki = place.file("pki");
-    std::fs::create_dir_all(&pki).with_context(|| format!("making {}", pki.display()))?;
-    let authority = Arc::new(Authority::open(&pki, &format!("podling-{}", facts.id))?);
+    let authority = Arc::new(authority(&place, &facts)?);
     let names = names(&facts)?;
     let listener = listen(&authority, &names, &mut facts).await?;
     place.keep(&facts)?;
     let (stop, shutdown) = watch::channel(false);
     let door = Arc::new(Door::new(&authority)?);
-    let server = server::Server::new(server::Config {
-        store: Arc::new(store),
-        cluster: server::Cluster {
-            version: version::git_version(),
-            commit: version::COMMIT.to_owned(),
-            address: facts.listen.ip(),
-            port: facts.listen.port(),
-            service_address: None,
-        },
-        nodes: door.clone(),
-    })
-    .await?;
+    let nodes = door.clone();
+    let server = server::Server::new(server::Config { store: Arc::new(store), cluster: shown(&facts), nodes }).await?;
     let itself = local(&server, Identity::new("kube-apiserver", &["system:masters"]));
     door.look_up_with(itself.clone());
     let listening = tokio::spawn(listener.serve(server.clone(), shutdown.clone()));
-    let control = control::Config {
-        scheduler: local(&server, Identity::new("system:kube-scheduler", &[])),
-        controllers: local(&server, Identity::new("system:kube-controller-manager", &[])),
-        authority_pem: authority.certificate_pem().to_owned(),
-        node_grace: options.node_grace,
-        signing: Some(signing(&authority, &options, names)),
-    };
+    let control = control(&server, &authority, &options, names);
     let controllers = tokio::spawn(control::run(control, shutdown.clone()));
     let published = tokio::spawn(publish(itself.clone(), facts.clone(), options.node_grace));
     cluster::claim(&facts)?;
@@ -209,9 +191,38 @@ async fn serve(options: Options, role: Role, begun: Instant) -> anyhow::Result<(
     Ok(())
 }
 
-fn signing(authority: &Arc<Authority>, options: &Options, reserved: Vec<String>) -> control::signing::Signing {
+/// What the server says of itself.
+fn shown(facts: &Facts) -> server::Cluster {
+    server::Cluster {
+        version: version::git_version(),
+        commit: version::COMMIT.to_owned(),
+        address: facts.listen.ip(),
+        port: facts.listen.port(),
+        service_address: None,
+    }
+}
+
+fn authority(place: &Place, facts: &Facts) -> anyhow::Result<Authority> {
+    let pki = place.file("pki");
+    std::fs::create_dir_all(&pki).with_context(|| format!("making {}", pki.display()))?;
+    Ok(Authority::open(&pki, &format!("podling-{}", facts.id))?)
+}
+
+/// What the scheduler and the controllers need. No node may be called as the API server is.
+fn control(
+    server: &Arc<server::Server>,
+    authority: &Arc<Authority>,
+    options: &Options,
+    reserved: Vec<String>,
+) -> control::Config {
     let signer = Arc::new(KeyHolder(authority.clone()));
-    control::signing::Signing { signer, life: options.node_certificate_ttl, reserved }
+    control::Config {
+        scheduler: local(server, Identity::new("system:kube-scheduler", &[])),
+        controllers: local(server, Identity::new("system:kube-controller-manager", &[])),
+        authority_pem: authority.certificate_pem().to_owned(),
+        node_grace: options.node_grace,
+        signing: Some(control::signing::Signing { signer, life: options.node_certificate_ttl, reserved }),
+    }
 }
 
 /// Tells joining nodes what they must know of the cluster.
