@@ -6,6 +6,7 @@ use api::quantity::Quantity;
 use serde_json::Value;
 
 use crate::affinity::Affinity;
+use crate::locality;
 
 /// Amounts by resource: thousandths of a core for `cpu`, whole units for all others.
 pub type Amounts = BTreeMap<String, u64>;
@@ -25,6 +26,8 @@ pub struct Wants {
     pub tolerations: Vec<Toleration>,
     /// Ports of the node that it takes.
     pub ports: Vec<HostPort>,
+    /// The images of its containers, by their complete names.
+    pub images: Vec<String>,
 }
 
 /// A port of the node.
@@ -186,6 +189,7 @@ pub fn wants(pod: &Value) -> Wants {
         group: owner(pod),
         tolerations: tolerations(spec),
         ports: ports(spec),
+        images: images(spec),
     }
 }
 
@@ -237,6 +241,11 @@ fn ports(spec: &Value) -> Vec<HostPort> {
         Some(HostPort { protocol, port: number, address })
     };
     ports.filter_map(read).collect()
+}
+
+fn images(spec: &Value) -> Vec<String> {
+    let containers = list(&spec["initContainers"]).chain(list(&spec["containers"]));
+    containers.filter_map(|container| container["image"].as_str()).map(locality::complete).collect()
 }
 
 /// What a node has, read from the object; nothing is given yet.

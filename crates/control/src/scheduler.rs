@@ -241,7 +241,7 @@ fn trim(pod: &mut Value) {
             .flatten()
             .filter_map(Value::as_object_mut)
         {
-            fields.retain(|field, _| matches!(field.as_str(), "ports" | "resources"));
+            fields.retain(|field, _| matches!(field.as_str(), "image" | "ports" | "resources"));
         }
     }
     if let Some(status) = pod["status"].as_object_mut() {

@@ -3,8 +3,8 @@
 use crate::fit::{Amounts, Node, Wants};
 
 const BEST: u64 = 100;
-/// What the parts weigh: room left, balance, taints, affinity, spread.
-const WEIGHTS: [u64; 5] = [1, 1, 3, 2, 2];
+/// What the parts weigh: room left, balance, images, taints, affinity, spread.
+const WEIGHTS: [u64; 6] = [1, 1, 1, 3, 2, 2];
 
 /// What is known of one node before it is compared with the others.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub struct Raw {
     room: u64,
     /// How evenly CPU and memory would be used, 0 to 100.
     balance: u64,
+    /// What the images it has are worth, 0 to 100.
+    images: u64,
     /// Taints that say "rather not".
     taints: u64,
     /// What its labels are worth to the pod.
@@ -21,14 +23,15 @@ pub struct Raw {
     kin: u64,
 }
 
-/// Looks at one node.
-pub fn raw(wants: &Wants, name: &str, node: &Node) -> Raw {
+/// Looks at one node. `images`: what those it has of the pod's are worth.
+pub fn raw(wants: &Wants, name: &str, node: &Node, images: u64) -> Raw {
     let used = |resource: &str| share(wants, node, resource);
     let (cpu, memory) = (used("cpu"), used("memory"));
     Raw {
         room: BEST - u64::midpoint(cpu, memory),
         // The standard deviation of two shares is half their distance.
         balance: BEST - cpu.abs_diff(memory) / 2,
+        images,
         taints: node.unwanted(wants),
         affinity: wants.affinity.weight(name, &node.labels),
         kin: wants.group.as_ref().and_then(|group| node.groups.get(group)).copied().unwrap_or(0),
@@ -68,6 +71,7 @@ impl Most {
         let parts = [
             raw.room,
             raw.balance,
+            raw.images,
             few(raw.taints, self.taints),
             part(raw.affinity, self.affinity).unwrap_or(0),
             few(raw.kin, self.kin),
@@ -95,7 +99,7 @@ mod tests {
     }
 
     fn better(wants: &Wants, one: &Node, other: &Node) -> bool {
-        let raws = [raw(wants, "one", one), raw(wants, "other", other)];
+        let raws = [raw(wants, "one", one, 0), raw(wants, "other", other, 0)];
         let most = Most::of(raws.iter());
         most.score(&raws[0]) > most.score(&raws[1])
     }

@@ -1,11 +1,13 @@
 //! What the scheduler knows: nodes and what their pods have taken, kept up by each change instead of counted anew.
 
 use std::collections::{BTreeMap, HashMap};
+use std::mem;
 use std::ops::Bound;
 
 use serde_json::Value;
 
 use crate::fit::{self, Node, Wants};
+use crate::locality::Locality;
 use crate::score::{self, Most, Raw};
 
 /// All nodes, and where pods are.
@@ -13,6 +15,7 @@ use crate::score::{self, Most, Raw};
 pub struct Snapshot {
     nodes: BTreeMap<String, Node>,
     placed: HashMap<String, (String, Wants)>,
+    locality: Locality,
     /// Where the last search ended that did not look at all nodes.
     last: String,
 }
@@ -30,7 +33,17 @@ impl Snapshot {
     /// A node is there, new or changed.
     pub fn set_node(&mut self, object: &Value) {
         let Some(name) = object["metadata"]["name"].as_str() else { return };
-        self.nodes.insert(name.to_owned(), fit::node(object));
+        self.locality.set(name, &object["status"]["images"]);
+        let mut node = fit::node(object);
+        if let Some(old) = self.nodes.get_mut(name) {
+            node.requested = mem::take(&mut old.requested);
+            node.ports = mem::take(&mut old.ports);
+            node.groups = mem::take(&mut old.groups);
+            *old = node;
+            return;
+        }
+        self.nodes.insert(name.to_owned(), node);
+        // Pods may be known before their node is.
         let own: Vec<Wants> =
             self.placed.values().filter(|(node, _)| node == name).map(|(_, wants)| wants.clone()).collect();
         for wants in own {
@@ -41,14 +54,17 @@ impl Snapshot {
     /// A node has gone.
     pub fn remove_node(&mut self, name: &str) {
         self.nodes.remove(name);
+        self.locality.remove(name);
     }
 
     /// A pod has a node, or is about to get it.
-    pub fn place(&mut self, uid: &str, node: &str, wants: Wants) {
+    pub fn place(&mut self, uid: &str, node: &str, mut wants: Wants) {
         if self.placed.contains_key(uid) {
             return;
         }
         self.give(node, &wants);
+        // Only those who wait for a node ask where images are.
+        wants.images = Vec::new();
         self.placed.insert(uid.to_owned(), (node.to_owned(), wants));
     }
 
@@ -89,6 +105,7 @@ impl Snapshot {
     /// the next search begins where this one ended (upstream's rule).
     pub fn choose(&mut self, wants: &Wants) -> Choice {
         let enough = enough(self.nodes.len());
+        let images = self.locality.of(&wants.images, self.nodes.len());
         let last = self.last.as_str();
         let (after, before) = ((Bound::Excluded(last), Bound::Unbounded), (Bound::Unbounded, Bound::Included(last)));
         let around = self.nodes.range::<str, _>(after).chain(self.nodes.range::<str, _>(before));
@@ -97,7 +114,7 @@ impl Snapshot {
         for (name, node) in around {
             let misfits = fit::misfits(wants, node);
             if misfits.is_empty() {
-                fitting.push((name, score::raw(wants, name, node)));
+                fitting.push((name, score::raw(wants, name, node, images.score(name))));
             }
             misfits.into_iter().for_each(|reason| *reasons.entry(reason).or_default() += 1);
             if fitting.len() == enough {
@@ -182,6 +199,19 @@ mod tests {
         assert_eq!(snapshot.choose(&wants("1")), Choice::Node("n0420".into()));
         assert_eq!(snapshot.choose(&wants("1")), Choice::Node("n0840".into()));
         assert_eq!(snapshot.choose(&wants("1")), Choice::Node("n0260".into()));
+    }
+
+    #[test]
+    fn a_node_that_has_the_image_is_better() {
+        let mut snapshot = Snapshot::default();
+        snapshot.set_node(&node("a", "2"));
+        let mut rich = node("b", "2");
+        rich["status"]["images"] = json!([{"names": ["docker.io/library/app:1"], "sizeBytes": 1_u64 << 30}]);
+        snapshot.set_node(&rich);
+        let app = fit::wants(&json!({"spec": {"containers": [{"image": "app:1"}]}}));
+        assert_eq!(snapshot.choose(&app), Choice::Node("b".into()));
+        snapshot.set_node(&node("b", "2"));
+        assert_eq!(snapshot.choose(&app), Choice::Node("a".into()));
     }
 
     #[test]

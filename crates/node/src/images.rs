@@ -10,7 +10,7 @@ use client::{Client, resource};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
 use runtime::image::{Auth, Image, Reference, Store};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::error::chain;
 use crate::events::{Events, Severity};
@@ -18,6 +18,9 @@ use crate::pod::Pod;
 
 const FIRST_DELAY: Duration = Duration::from_secs(10);
 const LONGEST_DELAY: Duration = Duration::from_secs(300);
+/// A node's status names so many images, and each by so many names (upstream's limits).
+const MOST_IMAGES: usize = 50;
+const MOST_NAMES: usize = 5;
 
 /// Why a container has no image yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +57,13 @@ impl Images {
     /// The store behind it.
     pub fn store(&self) -> &Arc<Store> {
         &self.store
+    }
+
+    /// The images of this machine as the Node's status names them; `None` when the store cannot be read now.
+    pub fn status(&self) -> Option<Value> {
+        let images = self.store.largest(MOST_IMAGES);
+        let images = images.inspect_err(|error| tracing::warn!(error = chain(error), "listing images"));
+        Some(listing(&images.ok()?))
     }
 
     /// The image of a container, if its pull policy is content with what is on this machine.
@@ -184,6 +194,15 @@ impl Images {
     }
 }
 
+/// What a node's status says of its images: by digest, then by name.
+fn listing(images: &[Image]) -> Value {
+    let entry = |image: &Image| {
+        let names = image.digests.iter().chain(&image.names).take(MOST_NAMES);
+        json!({"names": names.collect::<Vec<_>>(), "sizeBytes": image.size_bytes})
+    };
+    Value::Array(images.iter().map(entry).collect())
+}
+
 /// How events name a container.
 pub fn field(pod: &Pod, container: &core::Container) -> String {
     let is_init = pod.init_containers().iter().any(|init| init.name == container.name);
@@ -212,4 +231,25 @@ fn auth_of(registry: &str, entry: &Value) -> Option<Auth> {
     let username = text("username").or_else(|| unpacked.map(|(name, _)| name.to_owned()))?;
     let password = text("password").or_else(|| unpacked.map(|(_, word)| word.to_owned()))?;
     Some(Auth { registry: registry.to_owned(), username, password })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_status_names_digests_first_and_few_names() {
+        let name = |number: usize| format!("docker.io/library/app:{number}");
+        let image = Image {
+            id: "sha256:00".into(),
+            names: (0..9).map(name).collect(),
+            digests: vec!["docker.io/library/app@sha256:ab".into()],
+            config: Default::default(),
+            layers: Vec::new(),
+            size_bytes: 7,
+            is_loaded_by_hand: false,
+        };
+        let names = ["docker.io/library/app@sha256:ab".to_owned(), name(0), name(1), name(2), name(3)];
+        assert_eq!(listing(&[image]), json!([{"names": names, "sizeBytes": 7}]));
+    }
 }

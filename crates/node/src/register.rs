@@ -87,6 +87,7 @@ impl Registration {
         ticks.tick().await;
         let mut reported = Instant::now();
         let mut was_lost = false;
+        let mut images = self.shared.images.status();
         loop {
             tokio::select! {
                 () = wire::listen::stopped(&mut shutdown) => return,
@@ -97,12 +98,13 @@ impl Registration {
                 was_lost = true;
                 continue;
             }
+            let present = self.shared.images.status();
             // Who was not heard may have been taken for lost.
-            if !was_lost && reported.elapsed() < STATUS {
+            if !was_lost && reported.elapsed() < STATUS && present == images {
                 continue;
             }
             match self.report().await {
-                Ok(()) => (reported, was_lost) = (Instant::now(), false),
+                Ok(()) => (reported, was_lost, images) = (Instant::now(), false, present),
                 Err(error) => tracing::warn!(error = error.chain(), "reporting the node's status"),
             }
         }
@@ -157,6 +159,7 @@ impl Registration {
             ],
             "daemonEndpoints": {"kubeletEndpoint": {"Port": self.port}},
             "nodeInfo": self.info(),
+            "images": self.shared.images.status().unwrap_or_else(|| present["status"]["images"].clone()),
         })
     }
 

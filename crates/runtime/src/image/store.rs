@@ -147,6 +147,17 @@ impl Store {
         }
     }
 
+    /// The largest images, at most so many, the largest first.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] when the index cannot be read.
+    pub fn largest(&self, count: usize) -> Result<Vec<Image>, Error> {
+        let index = self.read()?;
+        let mut sizes: Vec<(&String, u64)> = index.images.iter().map(|(id, record)| (id, record.size)).collect();
+        sizes.sort_by(|(one, small), (other, large)| large.cmp(small).then_with(|| one.cmp(other)));
+        Ok(sizes.into_iter().take(count).map(|(id, _)| self.image(&index, id, false)).collect())
+    }
+
     /// All images, one line for each name.
     ///
     /// # Errors
