@@ -50,6 +50,10 @@ fn images_are_loaded_listed_and_removed() {
     );
     cluster.ready_pod("saved");
     assert_eq!(cluster.any_shell().ok("kubectl logs saved"), "loaded\n");
+    // The node tells of the second image with its next sign of life.
+    cluster.any_shell().ok("kubectl wait nodes --all '--for=jsonpath={.status.images[1].sizeBytes}' --timeout=30s");
+    let told = cluster.any_shell().ok("kubectl get nodes -o 'jsonpath={.items[0].status.images}'");
+    assert!(told.contains("example.com/saved:1") && told.contains("busybox"), "{told}");
     cluster.machine(&["image", "rm", "saved:2"]).ok();
     let listed = cluster.machine(&["image", "ls"]).ok();
     assert!(listed.contains("example.com/saved") && !listed.contains("library/saved"), "{listed}");

@@ -82,6 +82,14 @@ pub struct Node {
 }
 
 impl Node {
+    /// Whether other pods may fit than before, whatever it has given.
+    pub fn differs(&self, other: &Self) -> bool {
+        self.is_unschedulable != other.is_unschedulable
+            || self.labels != other.labels
+            || self.taints != other.taints
+            || self.allocatable != other.allocatable
+    }
+
     /// How many of its taints say that the pod had better go elsewhere.
     pub fn unwanted(&self, wants: &Wants) -> u64 {
         let soft = self.taints.iter().filter(|taint| taint.effect == "PreferNoSchedule");

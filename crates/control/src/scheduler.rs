@@ -59,6 +59,8 @@ struct Scheduler {
     wants: BTreeMap<Key, (Wants, Rank)>,
     /// Wants that may fit: new, or something has changed since no node fitted.
     hopeful: BTreeSet<Wants>,
+    /// A binding has failed for no fault of the pod's: any sign of life of a node is reason to try again.
+    is_owed: bool,
 }
 
 /// The order in which pods get their nodes: by priority, then by age.
@@ -73,16 +75,19 @@ impl Scheduler {
             waiting: BTreeMap::new(),
             wants: BTreeMap::new(),
             hopeful: BTreeSet::new(),
+            is_owed: false,
         }
     }
 
     fn node_changed(&mut self, change: &Change) {
         match change {
-            Change::Set(node) => self.snapshot.set_node(node),
-            Change::Removed(node) => self.snapshot.remove_node(&Key::of(node).name),
-            Change::Synced => return,
+            Change::Set(node) if self.snapshot.set_node(node) || self.is_owed => self.hope(),
+            Change::Removed(node) => {
+                self.snapshot.remove_node(&Key::of(node).name);
+                self.hope();
+            }
+            Change::Set(_) | Change::Synced => {}
         }
-        self.hope();
     }
 
     fn pod_changed(&mut self, change: &Change) {
@@ -130,6 +135,7 @@ impl Scheduler {
     /// Something has changed: whatever did not fit may fit now.
     fn hope(&mut self) {
         self.hopeful = self.waiting.keys().cloned().collect();
+        self.is_owed = false;
     }
 
     async fn work(&mut self) {
@@ -164,6 +170,7 @@ impl Scheduler {
         if !error.is_not_found() && !error.is_conflict() {
             self.wait(pod.clone());
             self.hopeful.clear();
+            self.is_owed = true;
         }
     }
 

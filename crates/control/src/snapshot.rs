@@ -30,17 +30,16 @@ pub enum Choice {
 }
 
 impl Snapshot {
-    /// A node is there, new or changed.
-    pub fn set_node(&mut self, object: &Value) {
-        let Some(name) = object["metadata"]["name"].as_str() else { return };
+    /// A node is there, new or changed. False if nothing has changed that decides what fits there, as with most signs of life.
+    pub fn set_node(&mut self, object: &Value) -> bool {
+        let Some(name) = object["metadata"]["name"].as_str() else { return false };
         self.locality.set(name, &object["status"]["images"]);
         let mut node = fit::node(object);
         if let Some(old) = self.nodes.get_mut(name) {
             node.requested = mem::take(&mut old.requested);
             node.ports = mem::take(&mut old.ports);
             node.groups = mem::take(&mut old.groups);
-            *old = node;
-            return;
+            return mem::replace(old, node).differs(old);
         }
         self.nodes.insert(name.to_owned(), node);
         // Pods may be known before their node is.
@@ -49,6 +48,7 @@ impl Snapshot {
         for wants in own {
             self.give(name, &wants);
         }
+        true
     }
 
     /// A node has gone.
@@ -218,8 +218,9 @@ mod tests {
     fn a_changed_node_keeps_what_its_pods_have_taken() {
         let mut snapshot = Snapshot::default();
         snapshot.place("1", "a", wants("2"));
-        snapshot.set_node(&node("a", "2"));
-        snapshot.set_node(&node("a", "3"));
+        assert!(snapshot.set_node(&node("a", "2")));
+        assert!(!snapshot.set_node(&node("a", "2")));
+        assert!(snapshot.set_node(&node("a", "3")));
         assert_eq!(snapshot.choose(&wants("1")), Choice::Node("a".into()));
         assert!(matches!(snapshot.choose(&wants("2")), Choice::None(_)));
     }
