@@ -77,7 +77,7 @@ fn make_pair(host: &Socket, attachment: &Attachment, netns: &File) -> Result<u32
     number(host, &attachment.host_link)
 }
 
-fn number(socket: &Socket, name: &str) -> Result<u32> {
+pub(crate) fn number(socket: &Socket, name: &str) -> Result<u32> {
     let found = socket.query(route::link_named(name)).doing(|| format!("find link {name}"))?;
     Ok(route::link_index(&found))
 }
@@ -127,7 +127,7 @@ fn set_up_outside(host: &Socket, attachment: &Attachment, index: u32) -> Result<
 
 /// Asking makes the kernel notice at once that both ends are up; otherwise a worker does so up to a second later, and what that end sends
 /// until then is lost. Either end needs it: one answers the other.
-fn notice(socket: &Socket, index: u32) -> Result<()> {
+pub(crate) fn notice(socket: &Socket, index: u32) -> Result<()> {
     socket.query(route::link_numbered(index)).doing(|| format!("look at link {index}"))?;
     Ok(())
 }

@@ -197,7 +197,7 @@ pub(crate) fn netfilter() -> Result<Socket> {
 }
 
 /// Off by default; others may rely on it once it is on, so nobody turns it off again.
-fn forward() -> Result<()> {
+pub(crate) fn forward() -> Result<()> {
     let path = "/proc/sys/net/ipv4/ip_forward";
     let is_on = fs::read_to_string(path).doing(|| format!("read {path}"))?.trim() == "1";
     if is_on { Ok(()) } else { fs::write(path, "1").doing(|| format!("write {path}")) }

@@ -2,8 +2,7 @@
 //!
 //! Plain data, the kernel's own sockets and no other program. It refuses to know what a pod or a service is: it knows attachments,
 //! host ports and ranges. Read in this order: `pool` (pure), `attach` (one link pair), `host` (what a machine needs once), `filter`
-//! (the table), `mesh`
-//! (the ways to other machines), `netlink` (the wire format).
+//! (the table), `mesh` (the ways to other machines), `netns` (machines within the machine), `netlink` (the wire format).
 
 pub mod attach;
 pub mod error;
@@ -11,6 +10,7 @@ mod filter;
 pub mod host;
 pub mod mesh;
 mod netlink;
+pub mod netns;
 pub mod obstacle;
 pub mod pool;
 pub mod pools;
@@ -20,6 +20,7 @@ pub use error::{Error, Result};
 pub use host::{Config, Host, HostPort, Link, Protocol, addresses, node_address, used_ranges};
 pub use mesh::{Backend, Own, Peer, PeerState, Reach};
 pub use netlink::Socket;
+pub use netns::Namespace;
 pub use obstacle::Obstacle;
 pub use pool::Pool;
 pub use pools::Pools;

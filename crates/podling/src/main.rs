@@ -62,8 +62,8 @@ enum Command {
     Version,
     /// Print a script that completes what you type: bash, zsh, fish
     Completion(cli::CompletionOptions),
-    /// Play pods, logs, labels, selectors and namespaces on a temporary cluster, and check every answer
-    Demo,
+    /// Play pods, logs, labels, selectors and namespaces on a temporary cluster, or pods on several nodes, and check every answer
+    Demo(demo::Options),
     /// The program of the demonstration's image
     #[command(hide = true)]
     Kubia {
@@ -104,7 +104,7 @@ fn main() -> ExitCode {
             cli::completion(&mut Arguments::command(), &options);
             Ok(())
         }
-        Command::Demo => return finish(demo::run()),
+        Command::Demo(options) => return finish(demo::run(&options)),
         Command::Kubia { words } => kubia::run(words.into_iter()),
         Command::Client(command) => return cli::run(command),
     };

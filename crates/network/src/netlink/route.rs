@@ -16,6 +16,7 @@ pub(crate) const ROUTE_HEADER: usize = 12;
 pub(crate) const IFLA_ADDRESS: u16 = 1;
 pub(crate) const IFLA_IFNAME: u16 = 3;
 pub(crate) const IFLA_MTU: u16 = 4;
+const IFLA_MASTER: u16 = 10;
 pub(crate) const IFLA_LINKINFO: u16 = 18;
 const IFLA_AF_SPEC: u16 = 26;
 const IFLA_NET_NS_FD: u16 = 28;
@@ -94,6 +95,18 @@ pub(crate) fn new_pair(outer: &End<'_>, inner: &End<'_>, netns: i32, mtu: u32) -
     })
 }
 
+/// What joins links as a switch does.
+pub(crate) fn new_bridge(name: &str) -> Message {
+    link(RTM_NEWLINK, CREATE | EXCLUSIVE, 0, false)
+        .text(IFLA_IFNAME, name)
+        .nest(IFLA_LINKINFO, |info| info.attr(IFLA_INFO_KIND, b"bridge"))
+}
+
+/// Makes a link a port of a bridge.
+pub(crate) fn set_master(index: u32, bridge: u32) -> Message {
+    link(RTM_NEWLINK, 0, index, false).u32(IFLA_MASTER, bridge)
+}
+
 pub(crate) fn link_up(index: u32) -> Message {
     link(RTM_NEWLINK, 0, index, true)
 }
@@ -154,15 +167,24 @@ const IFA_ADDRESS: u16 = 1;
 /// An address without a subnet.
 pub(crate) fn new_address(index: u32, address: Ipv4Addr, is_global: bool) -> Message {
     let scope = if is_global { SCOPE_UNIVERSE } else { SCOPE_LINK };
-    about_address(RTM_NEWADDR, CREATE | REPLACE, index, address, scope)
+    about_address(RTM_NEWADDR, CREATE | REPLACE, index, alone(address), scope)
+}
+
+/// An address with its subnet, which the kernel routes to the link.
+pub(crate) fn new_subnet_address(index: u32, address: Ipv4Net) -> Message {
+    about_address(RTM_NEWADDR, CREATE | REPLACE, index, address, SCOPE_UNIVERSE)
 }
 
 pub(crate) fn delete_address(index: u32, address: Ipv4Addr) -> Message {
-    about_address(RTM_DELADDR, 0, index, address, SCOPE_UNIVERSE)
+    about_address(RTM_DELADDR, 0, index, alone(address), SCOPE_UNIVERSE)
 }
 
-fn about_address(kind: u16, flags: u16, index: u32, address: Ipv4Addr, scope: u8) -> Message {
-    let mut fixed = [INET, 32, 0, scope, 0, 0, 0, 0];
+fn alone(address: Ipv4Addr) -> Ipv4Net {
+    Ipv4Net::from(address)
+}
+
+fn about_address(kind: u16, flags: u16, index: u32, net: Ipv4Net, scope: u8) -> Message {
+    let (address, mut fixed) = (net.addr(), [INET, net.prefix_len(), 0, scope, 0, 0, 0, 0]);
     fixed[4..8].copy_from_slice(&index.to_ne_bytes());
     let message = Message::new(kind, flags, &fixed);
     message.attr(IFA_LOCAL, &address.octets()).attr(IFA_ADDRESS, &address.octets())

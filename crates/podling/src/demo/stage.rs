@@ -1,6 +1,7 @@
 //! Where the demonstration happens: a temporary directory with a cluster in it; and how its steps are run, shown and judged.
 
 use std::io::Write;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::{ExitCode, Stdio};
 use std::time::{Duration, Instant};
@@ -9,8 +10,10 @@ use anyhow::{Context, bail, ensure};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
+use super::machines::Machines;
 use crate::cluster;
 
 /// No step takes longer.
@@ -27,6 +30,10 @@ const MANIFESTS: [(&str, &str); 3] = [
 pub(super) struct Stage {
     directory: PathBuf,
     program: PathBuf,
+    /// None: there is this machine only.
+    several: Option<Machines>,
+    /// Whether somebody wants no more of it.
+    ended: watch::Receiver<bool>,
     steps: usize,
     wrong: Vec<String>,
 }
@@ -52,19 +59,40 @@ pub(super) enum Want<'a> {
 
 impl Stage {
     /// Makes the directory with the manifests.
-    pub(super) fn set() -> anyhow::Result<Self> {
+    pub(super) fn set(several: Option<Machines>, ended: watch::Receiver<bool>) -> anyhow::Result<Self> {
         let directory = std::env::temp_dir().join(format!("podling-demo-{}", cluster::new_id()?));
         std::fs::create_dir(&directory).with_context(|| format!("making {}", directory.display()))?;
         let stage = Self {
             directory,
             program: std::env::current_exe().context("finding this program")?,
+            several,
+            ended,
             steps: 0,
             wrong: Vec::new(),
         };
-        for (name, text) in MANIFESTS {
-            std::fs::write(stage.directory.join(name), text).with_context(|| format!("writing {name}"))?;
-        }
+        MANIFESTS.iter().try_for_each(|(name, text)| stage.write(name, text))?;
         Ok(stage)
+    }
+
+    /// Makes a file beside the manifests.
+    pub(super) fn write(&self, name: &str, text: &str) -> anyhow::Result<()> {
+        std::fs::write(self.directory.join(name), text).with_context(|| format!("writing {name}"))
+    }
+
+    /// How many machines there are; the first is number one, and has the server.
+    pub(super) fn machines(&self) -> usize {
+        self.several.as_ref().map_or(1, Machines::count)
+    }
+
+    /// By which others reach a machine.
+    pub(super) fn address(&self, number: usize) -> anyhow::Result<Ipv4Addr> {
+        self.several.as_ref().context("there is one machine")?.address(number)
+    }
+
+    /// Where a machine keeps its state.
+    #[expect(clippy::unused_self, reason = "the stage is where things lie")]
+    pub(super) fn data(&self, number: usize) -> String {
+        if number == 1 { "data".to_owned() } else { format!("data{number}") }
     }
 
     /// Makes the root file system of the image `luksa/kubia`: this program, under the name of its server.
@@ -78,10 +106,19 @@ impl Stage {
 
     /// Runs one command, shows it with its answer and judges it. A wrong answer is remembered, and the play goes on.
     pub(super) async fn step(&mut self, words: &[&str], want: &Want<'_>) -> anyhow::Result<Answer> {
-        self.show_command(words);
+        self.step_on(1, words, want).await
+    }
+
+    async fn step_on(&mut self, number: usize, words: &[&str], want: &Want<'_>) -> anyhow::Result<Answer> {
+        ensure!(!*self.ended.borrow(), "interrupted");
+        self.show_command(number, words);
         let begun = Instant::now();
-        let mut command = self.command(words);
-        let output = timeout(DEADLINE, command.output()).await;
+        let output = timeout(DEADLINE, self.start(number, words)?.wait_with_output());
+        let output = match words[0] {
+            // Half a start would go on alone, and be found by nobody.
+            "up" | "join" => output.await,
+            _ => self.unless_ended(output).await?,
+        };
         let output = output.with_context(|| format!("no answer within {} s", DEADLINE.as_secs()))??;
         let answer = Answer {
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -96,8 +133,13 @@ impl Stage {
 
     /// A step without which nothing that follows makes sense.
     pub(super) async fn must(&mut self, words: &[&str], want: &Want<'_>) -> anyhow::Result<Answer> {
+        self.must_on(1, words, want).await
+    }
+
+    /// The same on another machine.
+    pub(super) async fn must_on(&mut self, number: usize, words: &[&str], want: &Want<'_>) -> anyhow::Result<Answer> {
         let before = self.wrong.len();
-        let answer = self.step(words, want).await?;
+        let answer = self.step_on(number, words, want).await?;
         ensure!(self.wrong.len() == before, "`podling {}` did not do what it must", words[0]);
         Ok(answer)
     }
@@ -107,10 +149,10 @@ impl Stage {
         let free = std::net::TcpListener::bind(("127.0.0.1", 8888)).is_ok();
         let ports = if free { format!("8888:{remote}") } else { format!(":{remote}") };
         let words = ["port-forward", pod, &ports];
-        self.show_command(&words);
+        self.show_command(1, &words);
         let begun = Instant::now();
-        let mut child = self.command(&words).stdout(Stdio::piped()).spawn().context("starting the port-forward")?;
-        let result = timeout(DEADLINE, self.request(&mut child)).await;
+        let mut child = self.start(1, &words)?;
+        let result = self.unless_ended(timeout(DEADLINE, self.request(&mut child))).await?;
         child.kill().await.context("ending the port-forward")?;
         let judged = match result {
             Ok(Ok(body)) if body == want => Ok(()),
@@ -143,33 +185,38 @@ impl Stage {
         Ok(body.to_owned())
     }
 
-    /// Takes everything away, whatever happened before.
+    /// Takes everything away, whatever happened before: the nodes first, and then the server.
     pub(super) async fn strike(&mut self) -> anyhow::Result<()> {
-        let data = self.directory.join("data");
         let mut ended = Ok(());
-        if data.exists() {
+        let is_there = |number: &usize| self.directory.join(self.data(*number)).join("cluster.json").exists();
+        let there: Vec<usize> = (1..=self.machines()).rev().filter(is_there).collect();
+        if !there.is_empty() {
             self.title("The end: nothing stays");
-            let words = ["down", "--purge", "--data-dir", "data"];
-            self.show_command(&words);
-            let begun = Instant::now();
-            // In a group of its own, so that an impatient Ctrl-C does not stop the cleaning.
-            let output = self.command(&words).process_group(0).output().await.context("ending the cluster")?;
-            self.show_answer(&String::from_utf8_lossy(&output.stdout));
-            self.show_answer(&String::from_utf8_lossy(&output.stderr));
-            let judged = match output.status.success() && !data.join("cluster.json").exists() {
-                true => Ok(()),
-                false => Err("the cluster was not taken away whole".to_owned()),
-            };
-            if judged.is_err() {
-                ended = Err(anyhow::anyhow!("`podling down --purge --data-dir {}` is needed by hand", data.display()));
-            }
-            self.judge(&words, judged, begun.elapsed());
+        }
+        for number in there {
+            ended = ended.and(self.purge(number).await);
         }
         if ended.is_ok() {
             std::fs::remove_dir_all(&self.directory)
                 .with_context(|| format!("removing {}", self.directory.display()))?;
         }
         ended
+    }
+
+    async fn purge(&mut self, number: usize) -> anyhow::Result<()> {
+        let data = self.data(number);
+        let words = ["down", "--purge", "--data-dir", &data];
+        self.show_command(number, &words);
+        let begun = Instant::now();
+        let output = self.start(number, &words)?.wait_with_output().await.context("ending the cluster")?;
+        self.show_answer(&String::from_utf8_lossy(&output.stdout));
+        self.show_answer(&String::from_utf8_lossy(&output.stderr));
+        let place = self.directory.join(&data);
+        let is_gone = output.status.success() && !place.join("cluster.json").exists();
+        let judged = if is_gone { Ok(()) } else { Err("the cluster was not taken away whole".to_owned()) };
+        self.judge(&words, judged, begun.elapsed());
+        ensure!(is_gone, "`podling down --purge --data-dir {}` is needed by hand", place.display());
+        Ok(())
     }
 
     /// The last words, and the exit code.
@@ -191,12 +238,26 @@ impl Stage {
         self.show(&format!("\n== {text}"));
     }
 
-    /// A child that is this program, speaks to this cluster only, and ends with this process.
-    fn command(&self, words: &[&str]) -> Command {
+    /// Starts a child that is this program, on a machine, speaks to this cluster only, and ends with this process. It is in a group of its
+    /// own, so that Ctrl-C comes to this process only, which takes everything away in order.
+    fn start(&self, number: usize, words: &[&str]) -> anyhow::Result<Child> {
         let mut command = Command::new(&self.program);
         command.args(words).current_dir(&self.directory).env("KUBECONFIG", self.directory.join("kubeconfig"));
-        command.stdin(Stdio::null()).kill_on_drop(true);
-        command
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.kill_on_drop(true).process_group(0);
+        let started = match &self.several {
+            Some(machines) => machines.on(number, || command.spawn())?,
+            None => command.spawn(),
+        };
+        started.with_context(|| format!("starting {}", self.program.display()))
+    }
+
+    async fn unless_ended<T>(&self, step: impl Future<Output = T>) -> anyhow::Result<T> {
+        let mut ended = self.ended.clone();
+        tokio::select! {
+            done = step => Ok(done),
+            _ = ended.wait_for(|is_ended| *is_ended) => bail!("interrupted"),
+        }
     }
 
     fn judge(&mut self, words: &[&str], judged: Result<(), String>, took: Duration) {
@@ -210,8 +271,9 @@ impl Stage {
         }
     }
 
-    fn show_command(&self, words: &[&str]) {
-        self.show(&format!("$ podling {}", quoted(words)));
+    fn show_command(&self, number: usize, words: &[&str]) {
+        let machine = if self.several.is_some() { format!("node{number} ") } else { String::new() };
+        self.show(&format!("{machine}$ podling {}", quoted(words)));
     }
 
     fn show_answer(&self, text: &str) {
