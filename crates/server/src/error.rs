@@ -13,10 +13,16 @@ pub(crate) fn of_store(error: store::Error) -> Status {
             Status::expired(format!("The provided resource version is too old: the oldest one kept is {oldest}"))
         }
         Error::Future { current } => Status::timeout(format!("Too large resource version, current: {current}"), 1),
-        Error::TooLarge { bytes } => Status::too_large(format!("limit is {} bytes, got {bytes}", crate::BODY_LIMIT)),
+        Error::TooLarge { bytes, limit } => {
+            let limit = limit.min(crate::BODY_LIMIT);
+            Status::too_large(format!("limit is {limit} bytes, got {bytes}"))
+        }
         // No Retry-After: clients would come again in silence for ten seconds, and a full disk is for people to mend.
         Error::Full { .. } => Status::insufficient_storage(format!("the server cannot store: {error}")),
         Error::Closed => Status::unavailable("the server is shutting down"),
+        error @ Error::Unavailable { .. } => Status::unavailable(error.to_string()),
+        // No Retry-After either: to do it again is for those to decide who know whether that does harm.
+        error @ Error::Ambiguous { .. } => Status::timeout(error.to_string(), 0),
         error => {
             tracing::error!(error = &error as &dyn std::error::Error, "the store failed");
             Status::internal(error)
@@ -68,7 +74,7 @@ mod tests {
 
     #[test]
     fn a_full_disk_is_told_at_once() {
-        let answer = response(&of_store(store::Error::Full { dir: "/data/store".into() }));
+        let answer = response(&of_store(store::Error::Full { place: "in /data/store".into() }));
         assert_eq!(answer.status(), StatusCode::INSUFFICIENT_STORAGE);
         assert!(
             !answer.headers().contains_key(RETRY_AFTER),

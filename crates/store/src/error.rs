@@ -29,17 +29,37 @@ pub enum Error {
         /// The latest revision.
         current: Revision,
     },
-    /// The transaction is larger than a log record may be.
-    #[error("a transaction of {bytes} bytes is too large")]
+    /// The transaction is larger than the engine takes.
+    #[error("a transaction of {bytes} bytes is too large: the limit is {limit}")]
     TooLarge {
         /// Its size.
         bytes: usize,
+        /// The largest one that is taken.
+        limit: usize,
     },
-    /// The disk is full; nothing was changed.
-    #[error("no space left for the log in {}", dir.display())]
+    /// There is no more space; nothing was changed.
+    #[error("no space left {place}")]
     Full {
-        /// The store's directory.
-        dir: PathBuf,
+        /// For what or where there is none.
+        place: String,
+    },
+    /// The engine cannot be reached now; nothing was changed.
+    #[error("the store cannot be reached: {why}")]
+    Unavailable {
+        /// What was tried last and why it failed.
+        why: String,
+    },
+    /// A transaction may have been carried out, or may still be.
+    #[error("nobody knows whether it was carried out: {why}")]
+    Ambiguous {
+        /// What happened.
+        why: String,
+    },
+    /// The engine refuses to work as it is configured.
+    #[error("{what}")]
+    Unusable {
+        /// What it refuses and why.
+        what: String,
     },
     /// Another process has the directory open.
     #[error("{} is in use by another process", dir.display())]

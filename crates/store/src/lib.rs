@@ -2,11 +2,12 @@
 //!
 //! Every transaction that commits gets the next [`Revision`]. What is listed at a revision and what is watched after it
 //! meet exactly. Values are bytes; this crate never looks inside them and knows no kinds. Two engines answer to the
-//! [`Store`] trait: the disk log of this crate ([`Disk`]) and, later, etcd.
+//! [`Store`] trait: the disk log of this crate ([`Disk`]) and etcd ([`Etcd`]).
 //!
-//! Reading order: this file (the contract), `memory` (the state and its history), `log` (how it reaches the disk).
+//! Reading order: this file (the contract), `memory` (the state and its history), `log` (how it reaches the disk), [`etcd`] (how it is shared).
 
 mod error;
+pub mod etcd;
 mod log;
 mod memo;
 mod memory;
@@ -18,6 +19,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 pub use error::Error;
+pub use etcd::Etcd;
 pub use log::{Config, Disk};
 pub use memo::Memo;
 
@@ -261,8 +263,8 @@ pub trait Watch: Send {
     /// that the history has left it behind.
     fn next(&mut self) -> BoxFuture<'_, Option<Result<Batch>>>;
 
-    /// All that happened up to now, perhaps nothing: the batch's revision is at least that of the store at the time of
-    /// the call.
+    /// All that happened up to now, perhaps nothing: the batch's revision is at least every one that this store has told of
+    /// before the call.
     fn progress(&mut self) -> BoxFuture<'_, Result<Batch>>;
 }
 
@@ -275,7 +277,7 @@ pub trait Store: Send + Sync + 'static {
     fn list(&self, range: Range) -> BoxFuture<'_, Result<Listing>>;
 
     /// Carries out a transaction. When this answers `Ok`, the change is durable. [`Error::Conflict`] when a condition
-    /// does not hold.
+    /// does not hold; [`Error::Ambiguous`] when nobody knows whether it was carried out.
     fn commit(&self, txn: Txn) -> BoxFuture<'_, Result<Commit>>;
 
     /// The changes under a prefix after a revision.

@@ -201,6 +201,14 @@ impl State {
         self.oldest = self.oldest.max(oldest);
     }
 
+    /// What a revision changed.
+    pub(crate) fn changes_at(&self, revision: Revision) -> Result<Vec<Arc<Event>>> {
+        self.check(Revision(revision.0.saturating_sub(1)))?;
+        let first = self.history.partition_point(|recorded| recorded.event.revision() < revision);
+        let after = self.history.range(first..).map(|recorded| &recorded.event);
+        Ok(after.take_while(|event| event.revision() == revision).cloned().collect())
+    }
+
     /// The changes under a prefix after `cursor`, whole revisions, about `most` of them.
     fn changes(&self, prefix: &str, cursor: Revision, most: usize) -> Result<Batch> {
         self.check(cursor)?;
@@ -291,6 +299,15 @@ impl Memory {
             if let Some(event) = touched.next() {
                 group.changed.send_replace(event.revision());
             }
+        }
+    }
+
+    /// Takes another state in the place of this one. Watchers find that the history has left them behind.
+    pub(crate) fn replace(&self, state: State) {
+        let at = state.progress().revision;
+        *self.write() = state;
+        for group in self.groups().iter().flatten() {
+            group.changed.send_replace(at);
         }
     }
 

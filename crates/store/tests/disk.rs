@@ -15,7 +15,7 @@ async fn keeps_the_contract() {
         let dir = tempfile::tempdir().expect("a directory");
         let disk = Disk::open(Config::new(dir.path())).expect("a store");
         dirs.lock().expect("no panic").push(dir);
-        Arc::new(disk)
+        Box::pin(async move { Arc::new(disk) as Arc<dyn Store> })
     })
     .await;
 }

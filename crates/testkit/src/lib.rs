@@ -3,6 +3,7 @@
 //! Nothing here pretends: the server validates, stores on disk and watches as it does in a cluster. Only nodes are missing. Machines for
 //! them, joined by wires, are in [`lab`].
 
+pub mod etcd;
 pub mod lab;
 
 use std::sync::Arc;

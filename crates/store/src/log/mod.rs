@@ -144,7 +144,7 @@ impl Store for Disk {
         Box::pin(async move {
             let bytes = size(&txn);
             if bytes > MAX_TXN {
-                return Err(Error::TooLarge { bytes });
+                return Err(Error::TooLarge { bytes, limit: MAX_TXN });
             }
             self.submit(|reply| Job::Commit { txn, reply }).await
         })

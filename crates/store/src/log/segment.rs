@@ -161,7 +161,9 @@ pub(super) enum Failure {
 
 fn explain(dir: &Path, path: &Path, source: io::Error) -> Error {
     match source.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::Full { dir: dir.to_owned() },
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            Error::Full { place: format!("for the log in {}", dir.display()) }
+        }
         _ => Error::Failed { doing: format!("writing {}", path.display()), source },
     }
 }

@@ -195,7 +195,7 @@ impl Writer {
 /// The same error for one more caller.
 fn again(error: &Error) -> Error {
     match error {
-        Error::Full { dir } => Error::Full { dir: dir.clone() },
+        Error::Full { place } => Error::Full { place: place.clone() },
         other => Error::Failed { doing: other.to_string(), source: std::io::Error::other("the log was not written") },
     }
 }

@@ -7,24 +7,24 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use store::{Batch, Condition, Error, Key, Op, Range, Revision, Store, Txn, Value, Watch};
 
-type Opener<'a> = &'a dyn Fn() -> Arc<dyn Store>;
+type Opener<'a> = &'a dyn Fn() -> BoxFuture<'a, Arc<dyn Store>>;
 
 /// Runs the whole contract, each part on a store of its own.
 pub(crate) async fn all(open: Opener<'_>) {
-    creates_once(&*open()).await;
-    updates_only_the_expected_version(&*open()).await;
-    deletes_and_tells_the_last_version(&*open()).await;
-    a_transaction_is_all_or_nothing(&*open()).await;
-    stamps_carry_the_revision(&*open()).await;
-    lists_in_order_with_limit_and_start(&*open()).await;
-    lists_the_past(&*open()).await;
-    list_and_watch_meet(&*open()).await;
-    a_watch_waits_and_wakes(&*open()).await;
-    progress_covers_the_present(&*open()).await;
-    compaction_forgets(&*open()).await;
-    the_future_is_refused(&*open()).await;
-    concurrent_creates_have_one_winner(open()).await;
-    concurrent_increments_lose_nothing(open()).await;
+    creates_once(&*open().await).await;
+    updates_only_the_expected_version(&*open().await).await;
+    deletes_and_tells_the_last_version(&*open().await).await;
+    a_transaction_is_all_or_nothing(&*open().await).await;
+    stamps_carry_the_revision(&*open().await).await;
+    lists_in_order_with_limit_and_start(&*open().await).await;
+    lists_the_past(&*open().await).await;
+    list_and_watch_meet(&*open().await).await;
+    a_watch_waits_and_wakes(&*open().await).await;
+    progress_covers_the_present(&*open().await).await;
+    compaction_forgets(&*open().await).await;
+    the_future_is_refused(&*open().await).await;
+    concurrent_creates_have_one_winner(open().await).await;
+    concurrent_increments_lose_nothing(open().await).await;
 }
 
 fn key(name: &str) -> Key {
