@@ -11,6 +11,8 @@ use client::transport::Remote;
 use client::watch::Event;
 use client::{Client, Error};
 use serde_json::{Value, json};
+use wire::Identity;
+use wire::authority::Authority;
 
 use crate::finger::Finger;
 use crate::shell::{Output, Shell};
@@ -38,6 +40,7 @@ pub fn target_directory() -> PathBuf {
 /// A cluster that ends with this value.
 pub struct Cluster {
     directory: tempfile::TempDir,
+    verb: &'static str,
     options: Vec<String>,
     process: Option<Child>,
     /// What `up` printed when the node was ready.
@@ -52,9 +55,18 @@ impl Cluster {
 
     /// A cluster without images, started with further options.
     pub fn start_with(options: &[&str]) -> Self {
+        Self::start_as("up", options)
+    }
+
+    /// A control plane without a node.
+    pub fn control_plane(options: &[&str]) -> Self {
+        Self::start_as("server", options)
+    }
+
+    fn start_as(verb: &'static str, options: &[&str]) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let options = options.iter().map(ToString::to_string).collect();
-        let mut cluster = Self { directory, options, process: None, ready_line: String::new() };
+        let mut cluster = Self { directory, verb, options, process: None, ready_line: String::new() };
         cluster.up();
         cluster
     }
@@ -78,7 +90,7 @@ impl Cluster {
         assert!(self.process.is_none(), "it runs already");
         let log = std::fs::File::options().create(true).append(true).open(self.path("log")).expect("a log");
         let mut child = Command::new(podling())
-            .args(["up", "--listen", "127.0.0.1:0"])
+            .args([self.verb, "--listen", "127.0.0.1:0"])
             .arg("--data-dir")
             .arg(self.data())
             .arg("--kubeconfig")
@@ -203,6 +215,16 @@ impl Cluster {
     pub fn client(&self) -> Client {
         let access = Kubeconfig::read(&self.kubeconfig()).and_then(|config| config.access(None)).expect("an access");
         Client::new(Arc::new(Remote::new(&access.server, &access.trust).expect("a transport")), "e2e")
+    }
+
+    /// A client that speaks for a node, with a certificate of the cluster's authority.
+    pub fn node_client(&self, node: &str) -> Client {
+        let authority = Authority::open(&self.data().join("pki"), "").expect("a cluster has an authority");
+        let identity = Identity::new(format!("system:node:{node}"), &["system:nodes"]);
+        let mut access =
+            Kubeconfig::read(&self.kubeconfig()).and_then(|config| config.access(None)).expect("an access");
+        access.trust.credential = Some(authority.client(&identity).expect("a certificate"));
+        Client::new(Arc::new(Remote::new(&access.server, &access.trust).expect("a transport")), node)
     }
 
     /// Does something with a client of our own.

@@ -9,7 +9,7 @@ pub(crate) struct Arguments {
     /// Measure etcd too, of Debian's etcd-server.
     #[arg(long)]
     peers: bool,
-    /// Only these: idle, pods, creates, peers, logs, watch, reads, schedule.
+    /// Only these: idle, pods, creates, peers, logs, watch, reads, schedule, scale.
     groups: Vec<String>,
 }
 

@@ -1,10 +1,11 @@
 //! What tests of several crates share: a real API server over a real store in one process, and patience.
 //!
 //! Nothing here pretends: the server validates, stores on disk and watches as it does in a cluster. Only nodes are missing. Machines for
-//! them, joined by wires, are in [`lab`].
+//! them, joined by wires, are in [`lab`]; nodes that only say they run their pods are in [`nodes`].
 
 pub mod etcd;
 pub mod lab;
+pub mod nodes;
 
 use std::sync::Arc;
 use std::time::Duration;
