@@ -12,7 +12,7 @@ use crate::locality;
 pub type Amounts = BTreeMap<String, u64>;
 
 /// What a pod wants of a node.
-#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Wants {
     /// What it sets aside.
     pub requests: Amounts,
@@ -31,7 +31,7 @@ pub struct Wants {
 }
 
 /// A port of the node.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HostPort {
     /// `TCP`, `UDP`, `SCTP`.
     pub protocol: String,
@@ -42,7 +42,7 @@ pub struct HostPort {
 }
 
 /// What a pod bears.
-#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Toleration {
     key: String,
     is_exists: bool,

@@ -1,22 +1,33 @@
 //! Binds pods to nodes.
+//!
+//! One pod after the other gets its node, but the API is told of many at once: a pod counts as placed from the decision on, and comes back
+//! into the line if its binding fails.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::time;
 use client::cache::{Cache, Change, Key};
 use client::events::{About, Recorder, Severity};
 use client::{Client, Patch, resource};
+use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
 
-use crate::fit::{self, Wants};
+use crate::fit;
 use crate::snapshot::{Choice, Snapshot};
+use crate::waiting::Waiting;
 
 /// The name by which pods ask for this scheduler.
 const NAME: &str = "default-scheduler";
+/// So many bindings are under way at most, and so many pods are told at the same time why they wait.
+const AT_ONCE: usize = 64;
+/// A binding that has failed for no fault of the pod's is tried again after this time.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// Runs until the shutdown.
 pub async fn run(client: Client, recorder: Recorder, mut shutdown: watch::Receiver<bool>) {
@@ -41,6 +52,8 @@ pub async fn run(client: Client, recorder: Recorder, mut shutdown: watch::Receiv
                 Some(change) => scheduler.pod_changed(&change),
                 None => return,
             },
+            Some(bound) = scheduler.bindings.join_next() => scheduler.bound(bound),
+            () = sleep_until(scheduler.retry.unwrap_or_else(Instant::now)), if scheduler.retry.is_some() => scheduler.hope(),
         }
         // Everything that is known already is taken in before the first decision: a late pod may have taken what an early one would get.
         if pods_known && nodes_known && pods.is_empty() && nodes.is_empty() {
@@ -49,39 +62,32 @@ pub async fn run(client: Client, recorder: Recorder, mut shutdown: watch::Receiv
     }
 }
 
+/// The uid of a pod whose binding is done, and what became of it.
+type Bound = (String, Result<(), client::Error>);
+
 struct Scheduler {
     client: Client,
     recorder: Recorder,
     snapshot: Snapshot,
-    /// Pods that wait for a node, those that want the same together: what does not fit for one of them fits for none.
-    waiting: BTreeMap<Wants, BTreeMap<Rank, Arc<Value>>>,
-    /// What each waiting pod wants.
-    wants: BTreeMap<Key, (Wants, Rank)>,
-    /// Wants that may fit: new, or something has changed since no node fitted.
-    hopeful: BTreeSet<Wants>,
-    /// A binding has failed for no fault of the pod's: any sign of life of a node is reason to try again.
-    is_owed: bool,
+    waiting: Waiting,
+    /// Bindings under way.
+    bindings: JoinSet<Bound>,
+    /// Pods that have a node but are not known to be bound, by uid, as they were seen last.
+    unbound: HashMap<String, Arc<Value>>,
+    /// When to try again though nothing has changed.
+    retry: Option<Instant>,
 }
-
-/// The order in which pods get their nodes: by priority, then by age.
-type Rank = (Reverse<i64>, String, Key);
 
 impl Scheduler {
     fn new(client: Client, recorder: Recorder) -> Self {
-        Self {
-            client,
-            recorder,
-            snapshot: Snapshot::default(),
-            waiting: BTreeMap::new(),
-            wants: BTreeMap::new(),
-            hopeful: BTreeSet::new(),
-            is_owed: false,
-        }
+        let (snapshot, waiting) = (Snapshot::default(), Waiting::default());
+        let (bindings, unbound) = (JoinSet::new(), HashMap::new());
+        Self { client, recorder, snapshot, waiting, bindings, unbound, retry: None }
     }
 
     fn node_changed(&mut self, change: &Change) {
         match change {
-            Change::Set(node) if self.snapshot.set_node(node) || self.is_owed => self.hope(),
+            Change::Set(node) if self.snapshot.set_node(node) => self.hope(),
             Change::Removed(node) => {
                 self.snapshot.remove_node(&Key::of(node).name);
                 self.hope();
@@ -96,108 +102,86 @@ impl Scheduler {
             Change::Removed(pod) => (pod, true),
             Change::Synced => return,
         };
-        let uid = pod["metadata"]["uid"].as_str().unwrap_or_default();
+        let uid = uid(pod);
         let is_finished = matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
         let node = pod["spec"]["nodeName"].as_str().filter(|name| !name.is_empty());
         if is_gone || is_finished || node.is_some() {
-            self.forget(&Key::of(pod));
+            self.waiting.remove(&Key::of(pod));
+            self.unbound.remove(uid);
         }
         match node {
-            _ if (is_gone || is_finished) && self.snapshot.release(uid) => self.hope(),
-            _ if is_gone || is_finished => {}
-            Some(node) => self.snapshot.place(uid, node, fit::wants(pod)),
-            None if is_ours(pod) => self.wait(pod.clone()),
-            None => {}
-        }
-    }
-
-    fn wait(&mut self, pod: Arc<Value>) {
-        let (key, wants, rank) = (Key::of(&pod), fit::wants(&pod), rank(&pod));
-        let is_known = self.wants.get(&key).is_some_and(|(old, _)| *old == wants);
-        self.forget(&key);
-        if !is_known {
-            self.hopeful.insert(wants.clone());
-        }
-        self.wants.insert(key, (wants.clone(), rank.clone()));
-        self.waiting.entry(wants).or_default().insert(rank, pod);
-    }
-
-    fn forget(&mut self, key: &Key) {
-        let Some((wants, rank)) = self.wants.remove(key) else { return };
-        if let Some(group) = self.waiting.get_mut(&wants) {
-            group.remove(&rank);
-            if group.is_empty() {
-                self.waiting.remove(&wants);
+            _ if is_gone || is_finished => {
+                if self.snapshot.release(uid) {
+                    self.hope();
+                }
             }
+            Some(node) if self.snapshot.has(uid, node) => {}
+            Some(node) => self.snapshot.place(uid, node, fit::wants(pod)),
+            None if !is_ours(pod) => self.waiting.remove(&Key::of(pod)),
+            None => match self.unbound.get_mut(uid) {
+                Some(seen) => *seen = pod.clone(),
+                None => self.waiting.add(pod.clone(), fit::wants(pod)),
+            },
         }
     }
 
     /// Something has changed: whatever did not fit may fit now.
     fn hope(&mut self) {
-        self.hopeful = self.waiting.keys().cloned().collect();
-        self.is_owed = false;
+        self.waiting.hope();
+        self.retry = None;
     }
 
     async fn work(&mut self) {
-        while let Some((wants, pod)) = self.next() {
+        while self.retry.is_none() && self.bindings.len() < AT_ONCE {
+            let Some((wants, pod)) = self.waiting.first() else { return };
             match self.snapshot.choose(&wants) {
-                Choice::Node(node) => self.place(&pod, wants, &node).await,
+                Choice::Node(node) => {
+                    self.snapshot.place(uid(&pod), &node, (*wants).clone());
+                    self.waiting.remove(&Key::of(&pod));
+                    self.bind(pod, &node);
+                }
                 Choice::None(why) => {
-                    self.hopeful.remove(&wants);
-                    self.refuse(&wants, &why).await;
+                    let pods = self.waiting.despair(&wants);
+                    self.refuse(&pods, &why).await;
                 }
             }
         }
     }
 
-    /// The pod that is first in line among those that may fit.
-    fn next(&mut self) -> Option<(Wants, Arc<Value>)> {
-        self.hopeful.retain(|wants| self.waiting.contains_key(wants));
-        let first = |wants: &Wants| self.waiting.get(wants).and_then(|group| group.first_key_value());
-        let best = self.hopeful.iter().filter_map(|wants| first(wants).map(|(rank, pod)| (rank, wants, pod)));
-        best.min_by(|one, other| one.0.cmp(other.0)).map(|(_, wants, pod)| (wants.clone(), pod.clone()))
-    }
-
-    async fn place(&mut self, pod: &Arc<Value>, wants: Wants, node: &str) {
-        let key = Key::of(pod);
-        let uid = pod["metadata"]["uid"].as_str().unwrap_or_default();
-        self.forget(&key);
-        self.snapshot.place(uid, node, wants);
-        let Err(error) = self.bind(&key, pod, node).await else { return };
-        tracing::debug!(%error, pod = %key, "binding a pod");
-        self.snapshot.release(uid);
-        // A pod that has gone or was bound elsewhere is reported by the watch; any other failure is tried again with the next change.
-        if !error.is_not_found() && !error.is_conflict() {
-            self.wait(pod.clone());
-            self.hopeful.clear();
-            self.is_owed = true;
-        }
-    }
-
     /// Tells those pods why they wait that were not told so before.
-    async fn refuse(&mut self, wants: &Wants, why: &str) {
-        let pods: Vec<Arc<Value>> = self.waiting.get(wants).into_iter().flat_map(BTreeMap::values).cloned().collect();
-        for pod in pods.iter().filter(|pod| !is_told(pod, why)) {
-            let key = Key::of(pod);
+    async fn refuse(&self, pods: &[Arc<Value>], why: &str) {
+        let tell = async |pod: &Arc<Value>| {
             self.recorder.tell(About::object("Pod", pod), Severity::Warning, "FailedScheduling", why);
-            if let Err(error) = self.report(&key, pod, why).await {
-                tracing::debug!(%error, pod = %key, "reporting that a pod fits nowhere");
+            if let Err(error) = self.report(&Key::of(pod), pod, why).await {
+                tracing::debug!(%error, pod = %Key::of(pod), "reporting that a pod fits nowhere");
             }
-        }
+        };
+        stream::iter(pods.iter().filter(|pod| !is_told(pod, why))).for_each_concurrent(AT_ONCE, tell).await;
     }
 
-    async fn bind(&self, key: &Key, pod: &Value, node: &str) -> Result<(), client::Error> {
-        let path = resource::PODS.subresource(Some(&key.namespace), &key.name, "binding");
-        let binding = json!({
-            "apiVersion": "v1",
-            "kind": "Binding",
-            "metadata": {"name": key.name, "namespace": key.namespace, "uid": pod["metadata"]["uid"]},
-            "target": {"apiVersion": "v1", "kind": "Node", "name": node},
-        });
-        self.client.create(&path, &binding).await?;
-        let message = format!("Successfully assigned {key} to {node}");
-        self.recorder.tell(About::object("Pod", pod), Severity::Normal, "Scheduled", &message);
-        Ok(())
+    fn bind(&mut self, pod: Arc<Value>, node: &str) {
+        let (client, recorder, node) = (self.client.clone(), self.recorder.clone(), node.to_owned());
+        let uid = uid(&pod).to_owned();
+        self.unbound.insert(uid.clone(), pod.clone());
+        self.bindings.spawn(async move { (uid, bind(&client, &recorder, &pod, &node).await) });
+    }
+
+    /// A binding is done. A pod whose binding has failed waits again, unless the watch has told that it has a node.
+    fn bound(&mut self, bound: Result<Bound, tokio::task::JoinError>) {
+        let (uid, result) = match bound {
+            Ok(bound) => bound,
+            Err(error) => return tracing::error!(%error, "a binding broke down"),
+        };
+        // After a success too the pod is as good as bound: older news of it may still be on their way.
+        let Err(error) = result else { return };
+        let Some(pod) = self.unbound.remove(&uid) else { return };
+        tracing::debug!(%error, pod = %Key::of(&pod), "binding a pod");
+        self.snapshot.release(&uid);
+        // A pod that has gone or was bound elsewhere is reported by the watch; any other failure is no fault of the pod's.
+        if !error.is_not_found() && !error.is_conflict() && is_ours(&pod) {
+            self.waiting.add(pod.clone(), fit::wants(&pod));
+            self.retry = Some(Instant::now() + RETRY);
+        }
     }
 
     /// Says in the pod's condition why it waits.
@@ -217,6 +201,25 @@ impl Scheduler {
         self.client.patch(&path, Patch::Strategic, &patch).await?;
         Ok(())
     }
+}
+
+async fn bind(client: &Client, recorder: &Recorder, pod: &Value, node: &str) -> Result<(), client::Error> {
+    let key = Key::of(pod);
+    let path = resource::PODS.subresource(Some(&key.namespace), &key.name, "binding");
+    let binding = json!({
+        "apiVersion": "v1",
+        "kind": "Binding",
+        "metadata": {"name": key.name, "namespace": key.namespace, "uid": pod["metadata"]["uid"]},
+        "target": {"apiVersion": "v1", "kind": "Node", "name": node},
+    });
+    client.create(&path, &binding).await?;
+    let message = format!("Successfully assigned {key} to {node}");
+    recorder.tell(About::object("Pod", pod), Severity::Normal, "Scheduled", &message);
+    Ok(())
+}
+
+fn uid(pod: &Value) -> &str {
+    pod["metadata"]["uid"].as_str().unwrap_or_default()
 }
 
 /// Whether a pod waits for this scheduler.
@@ -254,9 +257,4 @@ fn trim(pod: &mut Value) {
     if let Some(status) = pod["status"].as_object_mut() {
         status.retain(|field, _| matches!(field.as_str(), "phase" | "conditions"));
     }
-}
-
-fn rank(pod: &Value) -> Rank {
-    let created = pod["metadata"]["creationTimestamp"].as_str().unwrap_or_default();
-    (Reverse(pod["spec"]["priority"].as_i64().unwrap_or(0)), created.to_owned(), Key::of(pod))
 }

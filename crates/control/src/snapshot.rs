@@ -57,11 +57,17 @@ impl Snapshot {
         self.locality.remove(name);
     }
 
-    /// A pod has a node, or is about to get it.
+    /// Whether a pod is known to be on a node.
+    pub fn has(&self, uid: &str, node: &str) -> bool {
+        self.placed.get(uid).is_some_and(|(place, _)| place == node)
+    }
+
+    /// A pod has a node, or is about to get it. One that is elsewhere leaves there.
     pub fn place(&mut self, uid: &str, node: &str, mut wants: Wants) {
-        if self.placed.contains_key(uid) {
+        if self.has(uid, node) {
             return;
         }
+        self.release(uid);
         self.give(node, &wants);
         // Only those who wait for a node ask where images are.
         wants.images = Vec::new();

@@ -214,6 +214,37 @@ async fn watches_see_what_selectors_see() {
     assert!(revision(&back) > revision(&left));
 }
 
+/// One reads along, one begins in the past, one reads nothing until more has happened than anybody keeps for it.
+#[tokio::test]
+async fn watchers_of_one_field_miss_nothing() {
+    const MANY: usize = 400;
+    let bench = Bench::ready().await;
+    let from = bench.get(PODS).await.ok()["metadata"]["resourceVersion"].as_str().expect("a revision").to_owned();
+    let query = format!("{PODS}?watch=true&fieldSelector=spec.nodeName%3Dn1&resourceVersion={from}");
+    let (mut quick, mut slow) = (bench.ask("GET", &query).watch().await, bench.ask("GET", &query).watch().await);
+    let on = |name: &str, node: &str| {
+        let mut pod = pod(name);
+        pod["spec"]["nodeName"] = node.into();
+        pod
+    };
+    for number in 0..MANY {
+        bench.post(PODS, &on(&format!("a{number}"), "n1")).await.ok();
+        assert_eq!(quick.change().await, format!("ADDED a{number}"));
+        bench.post(PODS, &on(&format!("b{number}"), "n2")).await.ok();
+    }
+    bench.delete(&format!("{PODS}/a0?gracePeriodSeconds=0")).await.ok();
+    let mut late = bench.ask("GET", &query).watch().await;
+    for number in 0..MANY {
+        assert_eq!(slow.change().await, format!("ADDED a{number}"));
+        assert_eq!(late.change().await, format!("ADDED a{number}"));
+    }
+    bench.post(PODS, &on("last", "n1")).await.ok();
+    for watch in [&mut quick, &mut slow, &mut late] {
+        assert_eq!(watch.change().await, "DELETED a0");
+        assert_eq!(watch.change().await, "ADDED last");
+    }
+}
+
 #[tokio::test]
 async fn a_watch_list_ends_with_its_mark() {
     let bench = Bench::ready().await;

@@ -1,9 +1,10 @@
 //! The registry: the only opener of the store. It creates, reads, changes and removes objects of all kinds alike; what is
 //! particular to a kind it asks of `kinds`.
 //!
-//! Reading order: `object` (bytes and trees), `write`, `delete`, `list`, `watch`.
+//! Reading order: `object` (bytes and trees), `write`, `delete`, `list`, `watch`, `hub` (many watchers of one field).
 
 mod delete;
+mod hub;
 mod list;
 pub(crate) mod object;
 mod select;
@@ -109,11 +110,13 @@ impl Target {
 /// All objects.
 pub(crate) struct Registry {
     store: Arc<dyn store::Store>,
+    hubs: Arc<hub::Hubs>,
 }
 
 impl Registry {
     pub(crate) fn new(store: Arc<dyn store::Store>) -> Self {
-        Self { store }
+        let hubs = hub::Hubs::new(store.clone());
+        Self { store, hubs }
     }
 
     /// One object.

@@ -4,8 +4,9 @@
 use std::sync::Arc;
 
 use api::status::Status;
-use store::{Batch, Event, Revision, Watch};
+use store::{Batch, Event, Revision, Store, Watch};
 
+use super::hub::{self, Hubs, Seat};
 use super::object::Change;
 use super::{ListOptions, Registry, Selection};
 use crate::error;
@@ -35,9 +36,25 @@ pub(crate) enum Item {
 /// A running watch.
 pub(crate) struct Feed {
     selection: Selection,
-    watch: Box<dyn Watch>,
+    source: Source,
     /// What is told before the first change.
     pub(crate) initial: Vec<Item>,
+}
+
+/// Where the changes come from.
+enum Source {
+    /// A watch of the store.
+    Own(Box<dyn Watch>),
+    /// A hub, which tells only what may concern.
+    Shared(Shared),
+}
+
+struct Shared {
+    store: Arc<dyn Store>,
+    hubs: Arc<Hubs>,
+    seat: Seat,
+    /// All up to here has been told.
+    cursor: Revision,
 }
 
 impl Registry {
@@ -48,11 +65,22 @@ impl Registry {
             Some(after) => (Revision(after), Vec::new()),
             None => self.initial(selection, options).await?,
         };
-        let watch = self.store.watch(&prefix, after).await.map_err(|error| match error {
+        let too_old = |error| match error {
             store::Error::Compacted { oldest } => Status::too_old_resource_version(after.0, oldest.0),
             error => error::of_store(error),
-        })?;
-        Ok(Feed { selection: selection.clone(), watch, initial })
+        };
+        let (source, missed) = match hub::index(selection) {
+            Some(index) => {
+                let (shared, missed) =
+                    Shared::begin(&self.store, &self.hubs, selection, index, after).await.map_err(too_old)?;
+                (Source::Shared(shared), Some(missed))
+            }
+            None => (Source::Own(self.store.watch(&prefix, after).await.map_err(too_old)?), None),
+        };
+        let mut feed = Feed { selection: selection.clone(), source, initial };
+        let missed = missed.map(|batch| feed.select(&batch.events)).unwrap_or_default();
+        feed.initial.extend(missed);
+        Ok(feed)
     }
 
     async fn initial(&self, selection: &Selection, options: &WatchOptions) -> Result<(Revision, Vec<Item>), Status> {
@@ -69,22 +97,79 @@ impl Registry {
     }
 }
 
+impl Shared {
+    /// Takes a seat first, then reads up to a revision what was before: together nothing is missed.
+    async fn begin(
+        store: &Arc<dyn Store>,
+        hubs: &Arc<Hubs>,
+        selection: &Selection,
+        index: (&'static str, &str),
+        after: Revision,
+    ) -> store::Result<(Self, Batch)> {
+        let seat = hubs.sit(selection, index).await?;
+        let missed = store.watch(&selection.prefix(), after).await?.progress().await?;
+        let cursor = missed.revision;
+        Ok((Self { store: store.clone(), hubs: hubs.clone(), seat, cursor }, missed))
+    }
+
+    /// The seat is lost: begins again where it was.
+    async fn resume(&mut self, selection: &Selection) -> store::Result<Batch> {
+        let Some(index) = hub::index(selection) else { return Err(store::Error::Closed) };
+        let (fresh, missed) = Self::begin(&self.store, &self.hubs, selection, index, self.cursor).await?;
+        *self = fresh;
+        Ok(missed)
+    }
+
+    async fn next(&mut self, selection: &Selection) -> Option<store::Result<Batch>> {
+        let Some(events) = self.seat.next().await else {
+            return match self.resume(selection).await {
+                Err(store::Error::Closed) => None,
+                resumed => Some(resumed),
+            };
+        };
+        Some(Ok(self.fresh(events, None)))
+    }
+
+    async fn progress(&mut self, selection: &Selection) -> store::Result<Batch> {
+        match self.seat.all().await {
+            Some((events, revision)) => Ok(self.fresh(events, Some(revision))),
+            None => self.resume(selection).await,
+        }
+    }
+
+    /// Leaves out what was told from the history.
+    fn fresh(&mut self, mut events: Vec<Arc<Event>>, revision: Option<Revision>) -> Batch {
+        events.retain(|event| event.revision() > self.cursor);
+        let last = events.last().map(|event| event.revision());
+        self.cursor = self.cursor.max(last.max(revision).unwrap_or(self.cursor));
+        Batch { events, revision: self.cursor }
+    }
+}
+
 impl Feed {
     /// The next changes. Nothing when the store closes; a Status when the history has left the watch behind.
     pub(crate) async fn next(&mut self) -> Option<Result<Vec<Item>, Status>> {
-        Some(self.watch.next().await?.map(|batch| self.select(&batch)).map_err(error::of_watch))
+        let batch = match &mut self.source {
+            Source::Own(watch) => watch.next().await?,
+            Source::Shared(shared) => shared.next(&self.selection).await?,
+        };
+        Some(batch.map(|batch| self.select(&batch.events)).map_err(error::of_watch))
     }
 
     /// All changes up to now, and a bookmark behind them.
     pub(crate) async fn bookmark(&mut self) -> Result<Vec<Item>, Status> {
-        let batch = self.watch.progress().await.map_err(error::of_watch)?;
-        let mut items = self.select(&batch);
+        let batch = match &mut self.source {
+            Source::Own(watch) => watch.progress().await,
+            Source::Shared(shared) => shared.progress(&self.selection).await,
+        };
+        let batch = batch.map_err(error::of_watch)?;
+        let mut items = self.select(&batch.events);
         items.push(Item::Bookmark { revision: batch.revision, initial: false });
         Ok(items)
     }
 
-    fn select(&self, batch: &Batch) -> Vec<Item> {
-        batch.events.iter().filter_map(|event| self.see(event)).collect()
+    fn select(&self, events: &[Arc<Event>]) -> Vec<Item> {
+        events.iter().filter_map(|event| self.see(event)).collect()
     }
 
     /// The change as the selectors see it.
