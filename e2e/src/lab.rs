@@ -134,8 +134,14 @@ impl Lab {
     /// Ends the process of a machine at once, as `kill -9` does; its pods run on.
     #[track_caller]
     pub fn kill(&self, number: usize) {
+        self.signal(number, "KILL");
+    }
+
+    /// Sends the process of a machine a signal.
+    #[track_caller]
+    pub fn signal(&self, number: usize, signal: &str) {
         let pid = std::fs::read_to_string(self.data(number).join("podling.pid")).expect("podling runs there");
-        self.on(number, "kill".as_ref(), &["-9", pid.trim()]).ok();
+        self.on(number, "kill".as_ref(), &["-s", signal, pid.trim()]).ok();
     }
 
     /// Starts the server (`up` or `server`) on the first machine.

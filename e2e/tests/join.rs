@@ -77,6 +77,57 @@ fn a_machine_joins_and_its_pods_are_like_all_others() {
     assert!(!leases.contains("m2"), "{leases}");
 }
 
+#[test]
+fn a_deleted_node_comes_back_while_its_agent_runs() {
+    let Some(lab) = lab(3) else { return };
+    lab.serve("up", &["--node-grace", "4s"]);
+    lab.join(2, &lab.token(&[]), &[]).ok();
+    for (number, node) in [(1, "m1"), (2, "m2")] {
+        lab.import_busybox(number);
+        pod(&lab, node);
+    }
+    lab.kubectl(&["wait", "--for=condition=Ready", "pod/on-m1", "pod/on-m2", WAIT]).ok();
+    let identity = |pod: &str| {
+        let path = "jsonpath={.metadata.uid} {.status.podIP} {.status.containerStatuses[0].containerID}";
+        lab.kubectl(&["get", "pod", pod, "-o", path]).ok()
+    };
+    let range = |node: &str| lab.kubectl(&["get", "node", node, "-o", "jsonpath={.spec.podCIDRs[*]}"]).ok();
+    let before = [identity("on-m1"), identity("on-m2"), range("m1"), range("m2")];
+    let deleted = lab.kubectl(&["delete", "node", "m1", "m2"]).ok();
+    assert!(deleted.contains("\"m2\" deleted"), "{deleted}");
+    for node in ["m1", "m2"] {
+        lab.kubectl(&["wait", "--for=create", &format!("node/{node}"), WAIT]).ok();
+        lab.kubectl(&["wait", "--for=condition=Ready", &format!("node/{node}"), WAIT]).ok();
+    }
+    first_of(&lab, &["get", "nodes", "--watch", "-o", "name", "-l", "node-role.kubernetes.io/control-plane"]);
+    assert_eq!([identity("on-m1"), identity("on-m2"), range("m1"), range("m2")], before, "all is as it was");
+    streams_work(&lab, "m2");
+
+    // Its agent does not notice at first, and another node gets its addresses.
+    lab.signal(2, "STOP");
+    let lost = range("m2");
+    lab.kubectl(&["delete", "node", "m2"]).ok();
+    let lease = format!("lease/{}", lost.replace('/', "-"));
+    lab.kubectl(&["wait", "--for=delete", "-n", "podling-blocks", &lease, WAIT]).ok();
+    lab.kubectl(&["wait", "--for=delete", "pod/on-m2", WAIT]).ok();
+    lab.join(3, &lab.token(&[]), &[]).ok();
+    assert_eq!(range("m3"), lost, "the lowest free block is that of the lost node");
+    lab.signal(2, "CONT");
+    lab.kubectl(&["wait", "--for=create", "node/m2", WAIT]).ok();
+    lab.kubectl(&["wait", "--for=condition=Ready", "node/m2", WAIT]).ok();
+    assert_ne!(range("m2"), lost);
+    lab.import_busybox(3);
+    for node in ["m2", "m3"] {
+        pod(&lab, node);
+    }
+    lab.kubectl(&["wait", "--for=condition=Ready", "pod/on-m2", "pod/on-m3", WAIT]).ok();
+    let address = |pod: &str| lab.kubectl(&["get", "pod", pod, "-o", "jsonpath={.status.podIP}"]).ok();
+    for node in ["m2", "m3"] {
+        let url = format!("http://{}:8080/note", address(&format!("on-{node}")));
+        assert_eq!(fetch(&lab, &url), format!("{node}\n"));
+    }
+}
+
 fn streams_work(lab: &Lab, node: &str) {
     let name = format!("on-{node}");
     assert_eq!(lab.kubectl(&["logs", &name]).ok(), format!("I am on {node}\n"));
@@ -181,6 +232,15 @@ fn certificates_are_renewed_in_time() {
     streams_work(&lab, "m2");
     let ready = "jsonpath={.status.conditions[?(@.type==\"Ready\")].status}";
     assert_eq!(lab.kubectl(&["get", "node", "m2", "-o", ready]).ok(), "True");
+}
+
+/// The first line that kubectl prints.
+fn first_of(lab: &Lab, words: &[&str]) -> String {
+    let mut child = lab.start_kubectl(words);
+    let line = BufReader::new(child.stdout.take().expect("it is piped")).lines().map_while(Result::ok).next();
+    drop(child.kill());
+    drop(child.wait());
+    line.unwrap_or_else(|| panic!("nothing came of {words:?}"))
 }
 
 /// Waits until a node has asked so often for a new certificate.

@@ -48,6 +48,8 @@ pub struct Delete {
     pub grace_seconds: Option<i64>,
     /// Deletes only the object with this uid.
     pub uid: Option<String>,
+    /// Deletes the object only while it is as it was in this version.
+    pub resource_version: Option<String>,
     /// Changes nothing, only answers.
     pub is_dry_run: bool,
     /// What becomes of dependents: `Background`, `Foreground`, `Orphan`.
@@ -61,7 +63,10 @@ impl Delete {
             options["gracePeriodSeconds"] = seconds.into();
         }
         if let Some(uid) = &self.uid {
-            options["preconditions"] = json!({"uid": uid});
+            options["preconditions"]["uid"] = uid.as_str().into();
+        }
+        if let Some(version) = &self.resource_version {
+            options["preconditions"]["resourceVersion"] = version.as_str().into();
         }
         if self.is_dry_run {
             options["dryRun"] = json!(["All"]);

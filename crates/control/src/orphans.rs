@@ -1,10 +1,11 @@
 //! Takes away what nodes that are gone have left: their pods, then their blocks of addresses.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use client::cache::{Cache, Change, Key};
 use client::queue::Queue;
-use client::{Client, Patch, resource};
+use client::{Client, Delete, Patch, resource};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -85,7 +86,7 @@ impl Orphans {
         }
     }
 
-    fn pods_of<'a>(&'a self, node: &'a str) -> impl Iterator<Item = std::sync::Arc<Value>> + 'a {
+    fn pods_of<'a>(&'a self, node: &'a str) -> impl Iterator<Item = Arc<Value>> + 'a {
         self.pods.list().into_iter().filter(move |pod| pod["spec"]["nodeName"] == node)
     }
 
@@ -100,6 +101,9 @@ impl Orphans {
     }
 
     async fn clear(&self, node: &str) -> Result<(), client::Error> {
+        // A node that comes back first makes its object, then touches its claims. So a claim that is unchanged since before its node
+        // was not found is nobody's.
+        let held = self.held_by(node);
         // The cache may be behind; a node's pods are not ended for that.
         match self.client.get(&resource::NODES.object(None, node)).await {
             Err(error) if error.is_not_found() => {}
@@ -110,13 +114,17 @@ impl Orphans {
         for pod in &pods {
             removal::unless_gone(self.end(pod).await)?;
         }
-        let holds = |lease: &std::sync::Arc<Value>| lease["spec"]["holderIdentity"] == node;
-        let blocks = self.blocks.list().into_iter().filter(holds).filter(|_| pods.is_empty());
-        for block in blocks {
-            let path = resource::LEASES.object(Some(BLOCKS), &Key::of(&block).name);
-            removal::delete(&self.client, &path, &block, None).await?;
+        for block in held.iter().filter(|_| pods.is_empty()) {
+            let path = resource::LEASES.object(Some(BLOCKS), &Key::of(block).name);
+            let version = block["metadata"]["resourceVersion"].as_str().map(str::to_owned);
+            let unchanged = Delete { resource_version: version, ..Delete::default() };
+            removal::unless_gone(self.client.delete(&path, &unchanged).await)?;
         }
         Ok(())
+    }
+
+    fn held_by(&self, node: &str) -> Vec<Arc<Value>> {
+        self.blocks.list().into_iter().filter(|lease| lease["spec"]["holderIdentity"] == node).collect()
     }
 
     /// Nobody is left who could say that the pod has ended.

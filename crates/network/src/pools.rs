@@ -25,6 +25,11 @@ impl Pools {
         }
     }
 
+    /// Gives from this block no more.
+    pub fn remove_block(&mut self, block: IpNet) {
+        self.0.retain(|pool| pool.block() != block);
+    }
+
     /// All blocks.
     pub fn blocks(&self) -> impl Iterator<Item = IpNet> {
         self.0.iter().map(Pool::block)
@@ -59,6 +64,11 @@ impl Pools {
         if let Some(pool) = self.of(address) {
             pool.release(address);
         }
+    }
+
+    /// Whether one of the blocks has this address.
+    pub fn covers(&self, address: IpAddr) -> bool {
+        self.blocks().any(|block| block.contains(&address))
     }
 
     fn of(&mut self, address: IpAddr) -> Option<&mut Pool> {

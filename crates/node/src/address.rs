@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use network::mesh::{Backend, Own, Peer, PeerState};
 use network::{HostPort, Pools, Protocol};
 
@@ -73,6 +73,31 @@ impl Addresses {
         add(&mut self.lock().pools, block)?;
         let address = self.free().ok_or_else(|| Error::failed("allocating an address", format!("{block} has none")))?;
         Ok(Allocated { address, has_new_block: true })
+    }
+
+    /// Makes sure of the blocks, after the cluster may have taken this node for gone: what others have claimed meanwhile is used no more.
+    /// True if something was lost.
+    ///
+    /// # Errors
+    /// As [`Addresses::allocate`].
+    pub async fn confirm(&self) -> Result<bool, Error> {
+        let _turn = self.claiming.lock().await;
+        let held: Vec<Ipv4Net> = self.lock().pools.blocks().filter_map(of_version_4).collect();
+        let lost = self.blocks.confirm(&held).await?;
+        for block in &lost {
+            tracing::warn!(%block, "another node has claimed a block of this node, which was taken for gone");
+            self.lock().pools.remove_block((*block).into());
+        }
+        if lost.len() == held.len() {
+            let block = self.blocks.claim().await?;
+            add(&mut self.lock().pools, block)?;
+        }
+        Ok(!lost.is_empty())
+    }
+
+    /// Whether an address is of a block that this node holds.
+    pub fn covers(&self, address: Ipv4Addr) -> bool {
+        self.lock().pools.covers(address.into())
     }
 
     fn free(&self) -> Option<Ipv4Addr> {
@@ -167,6 +192,13 @@ impl Addresses {
     fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing that holds the lock can panic halfway through a change.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn of_version_4(block: IpNet) -> Option<Ipv4Net> {
+    match block {
+        IpNet::V4(block) => Some(block),
+        IpNet::V6(_) => None,
     }
 }
 

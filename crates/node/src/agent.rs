@@ -15,13 +15,16 @@ use runtime::image::Store;
 use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::Error;
 use crate::address::Addresses;
 use crate::blocks::Blocks;
 use crate::events::Events;
+use crate::heart::Heart;
 use crate::images::Images;
 use crate::pod::Pod;
+use crate::presence::Presence;
 use crate::resources::Capacity;
 use crate::spec::{Paths, annotation};
 use crate::worker::{Order, Worker};
@@ -67,6 +70,8 @@ pub struct Shared {
     pub(crate) recorder: Events,
     pub(crate) capacity: Capacity,
     pub(crate) directory: PathBuf,
+    pub(crate) presence: Presence,
+    grace: Duration,
     entries: RwLock<HashMap<String, Arc<Entry>>>,
     ways: RwLock<Arc<Vec<PeerState>>>,
 }
@@ -127,6 +132,32 @@ impl Shared {
         let patch = serde_json::json!({"spec": {"podCIDR": held.first(), "podCIDRs": held}});
         self.client.patch(&resource::NODES.object(None, &self.node_name), Patch::Merge, &patch).await?;
         Ok(())
+    }
+
+    /// Refuses while it is not certain that the cluster knows this node: what a node holds that is gone goes to others, though not at once.
+    pub(crate) async fn ensure_known(&self) -> Result<(), Error> {
+        if self.presence.is_fresh(self.grace / 2) {
+            return Ok(());
+        }
+        let begun = Instant::now();
+        let node = self.client.get(&resource::NODES.object(None, &self.node_name)).await?;
+        let is_known = self.presence.renew(text(&node, "/metadata/uid"), begun);
+        let again = || Error::failed("allocating an address", "the node is being registered again");
+        if is_known { Ok(()) } else { Err(again()) }
+    }
+
+    /// Ends the sandboxes whose addresses this node has lost; their workers make others.
+    pub(crate) fn end_strays(&self) {
+        let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
+        entries.values().filter_map(|entry| entry.sandbox()).for_each(|sandbox| self.end_if_stray(&sandbox));
+    }
+
+    /// Ends a sandbox if its address is not this node's.
+    pub(crate) fn end_if_stray(&self, sandbox: &Sandbox) {
+        if let Some(address) = address_of(sandbox).filter(|address| !self.addresses.covers(*address)) {
+            tracing::warn!(%address, sandbox = sandbox.id(), "ending a pod whose address is not this node's any more");
+            sandbox.kill_all();
+        }
     }
 
     /// The pod of this name; the one that is not being deleted, if there are two.
@@ -192,6 +223,8 @@ impl Agent {
             addresses,
             recorder,
             directory,
+            presence: Presence::default(),
+            grace,
             entries: RwLock::default(),
             ways: RwLock::default(),
         });
@@ -201,6 +234,7 @@ impl Agent {
         let ways = (config.node_address, config.vni, config.backend);
         let agent = Self { shared, adopted, pods, workers, tasks, orders, version, port, grace, ways };
         agent.registration().register().await?;
+        agent.adopted.values().for_each(|sandbox| agent.shared.end_if_stray(sandbox));
         Ok(agent)
     }
 
@@ -225,7 +259,7 @@ impl Agent {
 
     /// Works until the shutdown. Pods run on after it.
     pub async fn run(mut self, mut shutdown: watch::Receiver<bool>) {
-        let heartbeat = tokio::spawn(self.registration().beat(shutdown.clone()));
+        let heartbeat = tokio::spawn(Heart::new(self.registration()).run(shutdown.clone()));
         let ways = tokio::spawn(self.peers().run(shutdown.clone()));
         loop {
             tokio::select! {
@@ -308,7 +342,7 @@ impl Agent {
     async fn bury_orphans(&mut self) {
         for (uid, sandbox) in std::mem::take(&mut self.adopted) {
             tracing::info!(uid, "removing the sandbox of a pod that has gone");
-            let address = sandbox.spec().annotations.get(annotation::ADDRESS).and_then(|text| text.parse().ok());
+            let address = address_of(&sandbox);
             if let Err(error) = sandbox.remove().await {
                 tracing::warn!(%error, uid, "removing a sandbox");
                 // The next complete view of all pods is the next try.
@@ -347,13 +381,17 @@ async fn adopt(runtime: &Arc<runtime::Host>, addresses: &Addresses) -> Result<Ha
     let mut adopted = HashMap::new();
     for sandbox in runtime.adopt().await? {
         let annotations = &sandbox.spec().annotations;
-        if let Some(address) = annotations.get(annotation::ADDRESS).and_then(|text| text.parse().ok()) {
+        if let Some(address) = address_of(&sandbox) {
             addresses.reserve(address);
         }
         let uid = annotations.get(annotation::POD_UID).cloned().unwrap_or_else(|| sandbox.id().to_owned());
         adopted.insert(uid, sandbox);
     }
     Ok(adopted)
+}
+
+fn address_of(sandbox: &Sandbox) -> Option<Ipv4Addr> {
+    sandbox.spec().annotations.get(annotation::ADDRESS)?.parse().ok()
 }
 
 /// A field of an object, as text.

@@ -4,8 +4,10 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
-use client::{Client, resource};
+use api::time;
+use client::{Client, Patch, resource};
 use ipnet::Ipv4Net;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::Error;
@@ -37,6 +39,42 @@ impl Blocks {
         let leases = self.leases().await?;
         let held = held(&leases, &self.node);
         if held.is_empty() { Ok(vec![self.claim_beside(&leases).await?]) } else { Ok(held) }
+    }
+
+    /// Touches the claims of `held`, so that whoever took this node for gone sees that it is not; what was given up meanwhile is claimed
+    /// again, if nobody was faster. The answer is what is lost.
+    ///
+    /// # Errors
+    /// [`Error::Api`] when the API refuses.
+    pub async fn confirm(&self, held: &[Ipv4Net]) -> Result<Vec<Ipv4Net>, Error> {
+        let mut lost = Vec::new();
+        for block in held {
+            if !self.touch(*block).await? {
+                lost.push(*block);
+            }
+        }
+        Ok(lost)
+    }
+
+    /// Whether the block is this node's.
+    async fn touch(&self, block: Ipv4Net) -> Result<bool, Error> {
+        let path = resource::LEASES.object(Some(NAMESPACE), &name(block));
+        let now = json!({"spec": {"renewTime": time::format_micro(Timestamp::now())}});
+        let refused = match self.client.patch(&path, Patch::Merge, &now).await {
+            Ok(_) => return Ok(true),
+            Err(error) if error.is_not_found() => {
+                match self.client.create(&resource::LEASES.collection(Some(NAMESPACE)), &self.lease(block)).await {
+                    Ok(_) => return Ok(true),
+                    Err(error) => error,
+                }
+            }
+            Err(error) => error,
+        };
+        // Nobody may touch what others hold; but that is not the only reason to be refused.
+        match self.client.get(&path).await {
+            Ok(lease) if text(&lease, "/spec/holderIdentity") != self.node => Ok(false),
+            _ => Err(refused.into()),
+        }
     }
 
     /// Claims a further block.
@@ -86,9 +124,10 @@ fn block_of(lease: &Value) -> Option<Ipv4Net> {
 
 fn held(leases: &[Value], node: &str) -> Vec<Ipv4Net> {
     let own = leases.iter().filter(|lease| text(lease, "/spec/holderIdentity") == node);
-    // Nobody changes a claim, so its version tells when it was made.
+    // Claims are touched in the order in which they were made, so of those of one second the version tells which came first.
     let version = |lease: &Value| text(lease, "/metadata/resourceVersion").parse::<u64>().unwrap_or(u64::MAX);
-    let mut own: Vec<(u64, Ipv4Net)> = own.filter_map(|lease| Some((version(lease), block_of(lease)?))).collect();
+    let made = |lease: &Value| (text(lease, "/metadata/creationTimestamp").to_owned(), version(lease));
+    let mut own: Vec<_> = own.filter_map(|lease| Some((made(lease), block_of(lease)?))).collect();
     own.sort_unstable();
     own.into_iter().map(|(_, block)| block).collect()
 }

@@ -6,7 +6,7 @@
 //!
 //! In reading order: [`agent`] follows the pods, [`pod`] is one of them, [`plan`] decides, [`worker`] acts, [`observe`] and [`status`] tell;
 //! [`spec`], [`env`], [`volume`], [`files`], [`images`], [`blocks`], [`address`] and [`resources`] prepare what a container needs; [`register`] keeps
-//! the node's own object, [`pressure`] tells it what the machine is short of; `peers` leads to the other nodes; [`serve`], [`follow`] and [`logs`] answer for logs and streams.
+//! the node's own object, `heart` and `presence` know whether the cluster knows it, [`pressure`] tells it what the machine is short of; `peers` leads to the other nodes; [`serve`], [`follow`] and [`logs`] answer for logs and streams.
 
 pub mod address;
 pub mod agent;
@@ -17,12 +17,14 @@ pub mod events;
 mod expand;
 pub mod files;
 pub mod follow;
+mod heart;
 pub mod images;
 pub mod logs;
 pub mod observe;
 mod peers;
 pub mod plan;
 pub mod pod;
+mod presence;
 pub mod pressure;
 pub mod register;
 pub mod resources;

@@ -1,4 +1,4 @@
-//! The node's own object and its heartbeat.
+//! The node's own object and its lease: what it says of itself.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,8 +9,7 @@ use client::{Patch, resource};
 use jiff::Timestamp;
 use runtime::image::architecture;
 use serde_json::{Value, json};
-use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::Instant;
 
 use crate::Error;
 use crate::agent::{Shared, text};
@@ -18,12 +17,6 @@ use crate::pressure::{self, Pressure};
 use crate::resources::Capacity;
 
 const LEASE_NAMESPACE: &str = "kube-node-lease";
-/// The longest time between two signs of life.
-const BEAT: Duration = Duration::from_secs(10);
-/// So many signs of life are given in the time after which the cluster takes the node for lost.
-const BEATS_OF_GRACE: u32 = 4;
-/// Beside the lease, the node's status is written so rarely.
-const STATUS: Duration = Duration::from_secs(300);
 const MAX_PODS: u64 = 1000;
 
 /// What the machine has: cores, memory, and the disk that holds `directory`.
@@ -48,7 +41,7 @@ fn memory() -> Option<u64> {
     line.trim().trim_end_matches(" kB").parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
-/// Keeps the node's object and lease.
+/// Writes the node's object and lease.
 pub struct Registration {
     pub(crate) shared: Arc<Shared>,
     pub(crate) version: String,
@@ -57,57 +50,31 @@ pub struct Registration {
 }
 
 impl Registration {
-    /// Creates or updates the Node, reports it Ready and takes the lease.
+    /// Creates or updates the Node, makes sure of its blocks of addresses, reports it Ready and takes the lease.
     ///
     /// # Errors
     /// [`Error::Api`] when the API refuses.
     pub async fn register(&self) -> Result<(), Error> {
         let name = &self.shared.node_name;
-        let path = resource::NODES.object(None, name);
-        match self.shared.client.create(&resource::NODES.collection(None), &self.node()).await {
-            Ok(_) => {}
+        let begun = Instant::now();
+        let object = match self.shared.client.create(&resource::NODES.collection(None), &self.node()).await {
             Err(error) if error.is_conflict() => {
-                let patch = json!({"metadata": {"labels": self.labels()}, "spec": self.node()["spec"]});
-                self.shared.client.patch(&path, Patch::Merge, &patch).await?;
+                let patch = json!({"metadata": {"labels": self.labels()}});
+                self.shared.client.patch(&resource::NODES.object(None, name), Patch::Merge, &patch).await?
             }
-            Err(error) => return Err(error.into()),
+            answer => answer?,
+        };
+        // Not before: whoever gives the blocks of a node that is gone to others looks for the node between.
+        if self.shared.addresses.confirm().await? {
+            self.shared.end_strays();
         }
+        self.shared.tell_blocks().await?;
         // First the sign of life: a status of a node that seems lost would be taken for an old one.
         self.renew().await?;
         self.report().await?;
+        self.shared.presence.set(text(&object, "/metadata/uid"), begun);
         self.shared.recorder.node(name, "NodeReady", &format!("Node {name} status is now: NodeReady"));
         Ok(())
-    }
-
-    /// Renews the lease every ten seconds, and the status now and then, until the shutdown.
-    pub async fn beat(self, mut shutdown: watch::Receiver<bool>) {
-        let beat = BEAT.min(self.grace / BEATS_OF_GRACE);
-        let mut ticks = interval(beat);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        ticks.tick().await;
-        let mut reported = Instant::now();
-        let mut was_lost = false;
-        let mut images = self.shared.images.status();
-        loop {
-            tokio::select! {
-                () = wire::listen::stopped(&mut shutdown) => return,
-                _ = ticks.tick() => {}
-            }
-            if let Err(error) = self.renew().await {
-                tracing::warn!(error = error.chain(), "renewing the node's lease");
-                was_lost = true;
-                continue;
-            }
-            let present = self.shared.images.status();
-            // Who was not heard may have been taken for lost.
-            if !was_lost && reported.elapsed() < STATUS && present == images {
-                continue;
-            }
-            match self.report().await {
-                Ok(()) => (reported, was_lost, images) = (Instant::now(), false, present),
-                Err(error) => tracing::warn!(error = error.chain(), "reporting the node's status"),
-            }
-        }
     }
 
     fn labels(&self) -> Value {
@@ -122,18 +89,18 @@ impl Registration {
     }
 
     fn node(&self) -> Value {
-        let blocks = self.shared.addresses.held();
         json!({
             "apiVersion": "v1",
             "kind": "Node",
             "metadata": {"name": self.shared.node_name, "labels": self.labels()},
-            "spec": {"podCIDR": blocks.first(), "podCIDRs": blocks},
         })
     }
 
-    async fn report(&self) -> Result<(), Error> {
+    pub(crate) async fn report(&self) -> Result<(), Error> {
         let path = resource::NODES.object(None, &self.shared.node_name);
+        let begun = Instant::now();
         let present = self.shared.client.get(&path).await?;
+        self.shared.presence.renew(text(&present, "/metadata/uid"), begun);
         let patch = json!({"status": self.status(&present, Timestamp::now())});
         self.shared.client.patch(&format!("{path}/status"), Patch::Merge, &patch).await?;
         Ok(())
@@ -180,7 +147,7 @@ impl Registration {
         })
     }
 
-    async fn renew(&self) -> Result<(), Error> {
+    pub(crate) async fn renew(&self) -> Result<(), Error> {
         let name = &self.shared.node_name;
         let path = resource::LEASES.object(Some(LEASE_NAMESPACE), name);
         let now = time::format_micro(Timestamp::now());

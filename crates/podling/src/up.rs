@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
+use client::cache::{Cache, Change};
 use client::kubeconfig::{self, Entry, Kubeconfig};
 use client::transport::Local;
 use client::{Client, Patch, resource};
@@ -172,6 +173,7 @@ async fn serve(options: Options, role: Role, begun: Instant) -> anyhow::Result<(
         let agent = node::Agent::start(agent(&options, &place, &facts, &server)?, shutdown.clone()).await?;
         door.open(&facts.node_name, agent.service());
         mark(&itself, &facts.node_name).await?;
+        tasks.push(tokio::spawn(keep_marked(itself.clone(), facts.node_name.clone(), shutdown.clone())));
         tasks.insert(0, tokio::spawn(agent.run(shutdown)));
     }
     published.await.context("publishing what nodes must know")??;
@@ -246,6 +248,23 @@ async fn mark(client: &Client, node: &str) -> Result<(), client::Error> {
     let path = resource::NODES.object(None, node);
     let patch = json!({"metadata": {"labels": {"node-role.kubernetes.io/control-plane": ""}}});
     client.patch(&path, Patch::Merge, &patch).await.map(drop)
+}
+
+/// Marks the node's object again when it is another: somebody has deleted it, and the agent has made it anew.
+async fn keep_marked(client: Client, node: String, shutdown: watch::Receiver<bool>) {
+    let own = vec![("fieldSelector".to_owned(), format!("metadata.name={node}"))];
+    let (_nodes, mut changes) = Cache::start(client.clone(), resource::NODES.collection(None), own, shutdown);
+    let mut marked = None;
+    while let Some(change) = changes.recv().await {
+        let Change::Set(object) = change else { continue };
+        let uid = object["metadata"]["uid"].as_str().map(str::to_owned);
+        if marked.as_ref().is_some_and(|marked| *marked != uid)
+            && let Err(error) = mark(&client, &node).await
+        {
+            tracing::warn!(%error, "giving the node its role");
+        }
+        marked = Some(uid);
+    }
 }
 
 /// Shorter, and a busy machine would seem lost.

@@ -370,6 +370,11 @@ impl Sandbox {
         Ok(())
     }
 
+    /// Kills everything in it at once. What is known of its containers can still be read.
+    pub fn kill_all(&self) {
+        self.kill_shim();
+    }
+
     fn kill_shim(&self) {
         if let Some(pid) = self.pid().and_then(|pid| rustix::process::Pid::from_raw(pid as i32)) {
             // It is ours as long as its socket is open.

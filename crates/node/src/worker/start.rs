@@ -76,6 +76,8 @@ impl Worker {
             return Err(error);
         }
         self.entry.set_sandbox(Some(sandbox.clone()));
+        // The address may have been lost before the entry told of it.
+        self.shared.end_if_stray(&sandbox);
         self.sandbox = Some(sandbox);
         Ok(())
     }
@@ -129,6 +131,7 @@ impl Worker {
         if self.pod.uses_host_network() {
             return Ok((Network::Host, self.shared.node_address.clone()));
         }
+        self.shared.ensure_known().await?;
         let Allocated { address, has_new_block } = self.shared.addresses.allocate().await?;
         self.address = Some(address);
         if has_new_block {

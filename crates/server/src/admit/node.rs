@@ -63,6 +63,12 @@ pub(super) fn create(user: &User, resource: &Resource, tree: &Value) -> Result<(
 pub(super) fn update(user: &User, target: &Target, old: &Value, new: &Value) -> Result<(), Status> {
     let Some(node) = node_of(user) else { return Ok(()) };
     let refuse = |cause: String| Err(Status::forbidden(target.resource.named(), &target.name, &cause));
+    if target.resource.kind.kind == "Lease" && target.namespace == BLOCKS {
+        let holder = text_at(new, &["spec", "holderIdentity"]);
+        let stays = holder == node && text_at(old, &["spec", "holderIdentity"]) == node;
+        let refusal = || refuse(format!("node {} is not allowed to claim a block for {}", quote(node), quote(holder)));
+        return if stays { Ok(()) } else { refusal() };
+    }
     if target.resource.kind.kind != "Node" {
         return Ok(());
     }
@@ -130,6 +136,9 @@ mod tests {
         let leases = Resource::known("coordination.k8s.io", "leases");
         assert!(create(&user, &leases, &lease("n")).is_ok());
         assert!(create(&user, &leases, &lease("m")).is_err());
+        let claim = Target::new(leases, BLOCKS, "10.42.0.0-26");
+        let touched = |old: &str, new: &str| update(&user, &claim, &lease(old), &lease(new)).is_ok();
+        assert!(touched("n", "n") && !touched("n", "m") && !touched("m", "n"), "a claim changes no hands");
         let node = json!({"metadata": {"name": "m"}});
         assert!(create(&user, &Resource::known("", "nodes"), &node).is_err());
     }

@@ -85,17 +85,17 @@ async fn own_pod(registry: &Registry, node: &str, action: &Action) -> Result<Dec
     Ok(own_or(own, "no relationship found between node and this object"))
 }
 
-/// Claims of addresses: every node sees all, and gives back its own. That a new one is its own is a matter of admission.
+/// Claims of addresses: every node sees all, touches its own and gives it back. That one is and stays its own is a matter of admission.
 async fn own_block(registry: &Registry, node: &str, action: &Action) -> Result<Decision, Status> {
     match action.verb.as_str() {
         "get" | "list" | "watch" | "create" => return Ok(Decision::Allowed),
-        "delete" => {}
+        "delete" | "update" | "patch" => {}
         _ => return Ok(Decision::of(false)),
     }
     let leases = Resource::known("coordination.k8s.io", "leases");
     let entry = registry.find(&Target::new(leases, &action.namespace, &action.name)).await?;
     let own = entry.is_none_or(|entry| text_at(&object::decode(&entry), &["spec", "holderIdentity"]) == node);
-    Ok(own_or(own, "can only give back blocks that the requesting node holds"))
+    Ok(own_or(own, "can only touch or give back blocks that the requesting node holds"))
 }
 
 /// Whether one of the node's pods uses the object.
