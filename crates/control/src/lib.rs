@@ -1,6 +1,6 @@
 //! The scheduler and the controllers: each watches, decides purely, and writes through the API like any other client.
 //!
-//! It refuses to open the store, to know addresses of nodes and to speak to them. In reading order: [`run`] starts everything, [`scheduler`]
+//! It refuses to open the store, to know addresses of nodes and to speak to them. In reading order: [`run`] starts everything ([`leader`] says on which of several servers), [`scheduler`]
 //! binds pods to nodes (with [`fit`], [`affinity`], [`locality`] and [`score`], which are pure, over a [`snapshot`]; pods wait in [`waiting`]), [`namespace`] empties namespaces that are being deleted, [`belongings`] gives each
 //! namespace what it must have, [`lifecycle`] watches over nodes (with [`health`], which is pure), [`eviction`] makes pods leave nodes,
 //! [`orphans`] takes away what nodes that are gone have left,
@@ -11,6 +11,7 @@ pub mod belongings;
 pub mod eviction;
 pub mod fit;
 pub mod health;
+pub mod leader;
 pub mod lifecycle;
 pub mod locality;
 pub mod namespace;

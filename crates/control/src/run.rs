@@ -7,10 +7,12 @@ use client::events::Recorder;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::leader::{self, Election};
 use crate::signing::{self, Signing};
 use crate::{belongings, eviction, lifecycle, namespace, orphans, scheduler, tokens};
 
 /// What they need.
+#[derive(Clone)]
 pub struct Config {
     /// A way to the API as the scheduler.
     pub scheduler: Client,
@@ -24,8 +26,15 @@ pub struct Config {
     pub signing: Option<Signing>,
 }
 
-/// Runs all of them until the shutdown.
-pub async fn run(config: Config, shutdown: watch::Receiver<bool>) {
+/// Runs all of them until the shutdown; where there are several servers, while this one is elected.
+pub async fn run(config: Config, election: Option<Election>, shutdown: watch::Receiver<bool>) {
+    match election {
+        Some(election) => leader::run(election, shutdown, |term| work(config.clone(), term)).await,
+        None => work(config, shutdown).await,
+    }
+}
+
+async fn work(config: Config, shutdown: watch::Receiver<bool>) {
     let mut tasks = JoinSet::new();
     let recorder = Recorder::start(config.scheduler.clone(), "default-scheduler", String::new());
     tasks.spawn(scheduler::run(config.scheduler, recorder, shutdown.clone()));

@@ -20,7 +20,7 @@ async fn start() -> anyhow::Result<(Cluster, Client)> {
         node_grace: GRACE,
         signing: None,
     };
-    tokio::spawn(control::run(config, cluster.shutdown()));
+    tokio::spawn(control::run(config, None, cluster.shutdown()));
     let admin = cluster.admin();
     Ok((cluster, admin))
 }
