@@ -1,5 +1,6 @@
 //! Throughput between attachments on different machines, beside the same path made by hand: plain veth and routes, or a VXLAN link of
-//! `ip`'s making, with no table of rules. Both are measured in turn, in the same lab.
+//! `ip`'s making, with no table of rules. Both are measured in turn, in the same lab. Beside the rates, which other work on the machine
+//! changes from second to second, stands what a megabyte costs this process in processor time, both ends and the kernel's part included.
 #![expect(clippy::print_stdout, reason = "figures are for people")]
 
 use std::io::{Read, Write};
@@ -10,10 +11,11 @@ use anyhow::{Context, Result};
 use ipnet::Ipv4Net;
 use network::mesh::vni;
 use network::{Backend, Config, Host, Own, Peer, Socket};
+use rustix::time::{ClockId, clock_gettime};
 use testkit::lab::{self, Lab, Machine, Namespace};
 
-const ROUNDS: usize = 7;
-const SPAN: Duration = Duration::from_millis(700);
+const ROUNDS: usize = 15;
+const SPAN: Duration = Duration::from_millis(500);
 
 fn main() -> Result<()> {
     if let Some(reason) = lab::obstacle() {
@@ -30,13 +32,25 @@ fn main() -> Result<()> {
             own.push(ours.measure()?);
             reference.push(by_hand.measure()?);
         }
-        let (own, reference) = (median(own), median(reference));
+        let middle = |figures: &[Figure], of: fn(&Figure) -> f64| median(figures.iter().map(of).collect());
+        let (rate, rate_there) = (middle(&own, |it| it.rate), middle(&reference, |it| it.rate));
+        let (cost, cost_there) = (middle(&own, |it| it.cost), middle(&reference, |it| it.cost));
+        // Of neighbouring measurements, so that what else the machine does weighs on both.
+        let share = median(own.iter().zip(&reference).map(|(own, there)| own.rate / there.rate * 100.0).collect());
         println!(
-            "pod to pod, {name:<8} {own:.2} Gbit/s   by hand {reference:.2} Gbit/s   {:.0} %   {target}",
-            own / reference * 100.0
+            "pod to pod, {name:<8} {rate:.2} Gbit/s at {cost:.0} µs/MB   by hand {rate_there:.2} Gbit/s at {cost_there:.0} µs/MB   \
+             {share:.0} %   {target}"
         );
     }
     Ok(())
+}
+
+/// What one connection gave.
+struct Figure {
+    /// Gbit/s.
+    rate: f64,
+    /// Processor time in µs for a megabyte.
+    cost: f64,
 }
 
 /// Two attachments, each on its machine.
@@ -116,15 +130,16 @@ impl Path {
         Ok(Path { from, to, goal: pod(1), _machines: machines })
     }
 
-    /// Gbit/s of one TCP connection.
-    fn measure(&self) -> Result<f64> {
+    /// One TCP connection.
+    fn measure(&self) -> Result<Figure> {
+        let used = processor_time();
         let listener = self.to.inside(|| TcpListener::bind("0.0.0.0:5001"))?;
-        let receiver = std::thread::spawn(move || -> Result<f64> {
+        let receiver = std::thread::spawn(move || -> Result<(usize, f64)> {
             let (mut stream, _) = listener.accept()?;
             let (mut buffer, mut bytes, start) = (vec![0; 256 << 10], 0usize, Instant::now());
             loop {
                 match stream.read(&mut buffer)? {
-                    0 => return Ok(bytes as f64 * 8e-9 / start.elapsed().as_secs_f64()),
+                    0 => return Ok((bytes, start.elapsed().as_secs_f64())),
                     count => bytes += count,
                 }
             }
@@ -136,8 +151,16 @@ impl Path {
             stream.write_all(&data)?;
         }
         drop(stream);
-        receiver.join().ok().context("the receiver panicked")?
+        let (bytes, seconds) = receiver.join().ok().context("the receiver panicked")??;
+        let megabytes = bytes as f64 * 1e-6;
+        Ok(Figure { rate: megabytes * 8e-3 / seconds, cost: (processor_time() - used) * 1e6 / megabytes })
     }
+}
+
+/// In seconds, of this process.
+fn processor_time() -> f64 {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
 }
 
 fn median(mut figures: Vec<f64>) -> f64 {

@@ -4,6 +4,7 @@
 
 mod creates;
 mod etcd;
+mod join;
 mod logs;
 mod memory;
 mod pods;
@@ -22,7 +23,7 @@ use tokio::runtime::Runtime;
 /// One part of the table.
 type Group = fn(&Bench) -> Result<()>;
 
-const GROUPS: [(&str, Group); 9] = [
+const GROUPS: [(&str, Group); 10] = [
     ("idle", memory::idle),
     ("pods", pods::run),
     ("creates", creates::run),
@@ -32,6 +33,7 @@ const GROUPS: [(&str, Group); 9] = [
     ("reads", reads::run),
     ("schedule", schedule::run),
     ("scale", scale::run),
+    ("join", join::run),
 ];
 
 /// What the groups share.
