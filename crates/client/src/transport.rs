@@ -11,6 +11,10 @@ use wire::{Body, Identity, Peer, Service};
 
 use crate::Error;
 
+mod several;
+
+pub use several::Several;
+
 /// Something that carries requests. Their URIs have a path and a query only.
 pub trait Transport: Send + Sync + 'static {
     /// Sends one request and waits for the head of the answer.
@@ -50,11 +54,15 @@ impl Remote {
     /// # Errors
     /// [`Error::Failed`] when it cannot be part of a header.
     pub fn with_token(mut self, token: &str) -> Result<Self, Error> {
+        self.token = Some(Self::bearer(token)?);
+        Ok(self)
+    }
+
+    fn bearer(token: &str) -> Result<HeaderValue, Error> {
         let value = HeaderValue::from_str(&format!("Bearer {token}"));
         let mut value = value.map_err(|e| Error::failed("using a token", e))?;
         value.set_sensitive(true);
-        self.token = Some(value);
-        Ok(self)
+        Ok(value)
     }
 
     fn absolute(&self, mut request: Request<Body>) -> Result<Request<Body>, Error> {

@@ -204,7 +204,7 @@ fn client(
     Ok(client)
 }
 
-fn client_config(trust: &Trust) -> Result<ClientConfig, Error> {
+pub(crate) fn client_config(trust: &Trust) -> Result<ClientConfig, Error> {
     let failed = |e: rustls::Error| Error::failed("preparing TLS", e);
     let builder = ClientConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
         .with_safe_default_protocol_versions()

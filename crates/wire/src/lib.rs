@@ -4,7 +4,7 @@
 //!
 //! In reading order: [`identity`] says who a peer is, [`authority`] issues the certificates that prove it
 //! ([`request`] asks for one, [`keys`] replaces one in use), [`listen`] serves a [`Service`]
-//! over TLS, [`dial`] reaches one, [`body`] is what both carry, and [`upgrade`] turns a request into a bundle of byte streams.
+//! over TLS, [`dial`] reaches one ([`link`] by a single connection), [`body`] is what both carry, and [`upgrade`] turns a request into a bundle of byte streams.
 
 pub mod authority;
 pub mod body;
@@ -12,6 +12,7 @@ pub mod dial;
 mod error;
 pub mod identity;
 pub mod keys;
+pub mod link;
 pub mod listen;
 pub mod request;
 mod service;
