@@ -95,6 +95,8 @@ impl Heart {
         if !self.registration.shared.presence.is_of(text(node, "/metadata/uid")) {
             self.miss();
         }
+        // A sign of life that came late, but came, leaves the node taken for lost: its status says otherwise with the next one.
+        self.was_lost |= text(node, "/status/ready") != "True";
     }
 
     fn miss(&mut self) {
@@ -114,10 +116,29 @@ impl Heart {
     }
 }
 
-/// Which object it is is all that matters here.
+/// Which object it is and whether it is taken for alive is all that matters here.
 fn trim(node: &mut Value) {
+    let conditions = node["status"]["conditions"].take();
+    let ready = conditions.as_array().into_iter().flatten().find(|condition| condition["type"] == "Ready");
+    let ready = ready.map(|condition| condition["status"].clone());
     let metadata = node["metadata"].take();
     let metadata =
         json!({"name": metadata["name"], "uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"]});
-    *node = json!({"metadata": metadata});
+    *node = json!({"metadata": metadata, "status": {"ready": ready}});
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_sees_whether_it_is_taken_for_alive() {
+        let ready = |status: &str| {
+            let conditions = json!([{"type": "DiskPressure", "status": "False"}, {"type": "Ready", "status": status}]);
+            let mut node = json!({"metadata": {"name": "n", "uid": "u"}, "status": {"conditions": conditions}});
+            trim(&mut node);
+            text(&node, "/status/ready").to_owned()
+        };
+        assert_eq!((ready("True").as_str(), ready("Unknown").as_str()), ("True", "Unknown"));
+    }
 }
