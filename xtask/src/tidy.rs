@@ -24,7 +24,7 @@ const EDGES: [(&str, &[&str]); 13] = [
     ("control", &["api", "client"]),
     ("node", &["api", "client", "network", "runtime", "wire"]),
     ("cli", &["api", "client", "wire"]),
-    ("testkit", &["client", "server", "store", "wire"]),
+    ("testkit", &["api", "client", "server", "store", "wire"]),
     ("podling", &["api", "cli", "client", "control", "network", "node", "runtime", "server", "shim", "store", "wire"]),
 ];
 const MAX_FILE: usize = 600;

@@ -7,10 +7,11 @@ use anyhow::{Context, bail};
 use crate::command::{program, target};
 
 /// Debian packages, each with a file that tells whether it is there.
-const PACKAGES: [(&str, &str); 7] = [
+const PACKAGES: [(&str, &str); 8] = [
     ("busybox-static", "/bin/busybox"),
     ("docker-registry", "/usr/bin/docker-registry"),
     ("etcd-server", "/usr/bin/etcd"),
+    ("etcd-client", "/usr/bin/etcdctl"),
     ("openssl", "/usr/bin/openssl"),
     ("iproute2", "/sbin/ip"),
     ("nftables", "/usr/sbin/nft"),

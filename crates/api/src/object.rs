@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use crate::Error;
@@ -149,6 +150,25 @@ pub fn encode(object: &Value) -> Encoded {
     Encoded { bytes: out.bytes, stamp: out.stamp }
 }
 
+/// Where the revision belongs in what [`encode`] has made. `None` for anything else.
+pub fn stamp(json: &[u8]) -> Option<usize> {
+    #[derive(Deserialize)]
+    struct Whole<'a> {
+        #[serde(borrow)]
+        metadata: Meta<'a>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Meta<'a> {
+        #[serde(borrow)]
+        resource_version: &'a RawValue,
+    }
+    let whole: Whole<'_> = serde_json::from_slice(json).ok()?;
+    let quotes = whole.metadata.resource_version.get();
+    // It is a piece of `json`, so the distance of the two is its place.
+    (quotes == "\"\"").then(|| quotes.as_ptr() as usize - json.as_ptr() as usize + 1)
+}
+
 struct Writer {
     bytes: Vec<u8>,
     stamp: usize,
@@ -190,7 +210,7 @@ impl Writer {
 
 #[cfg(test)]
 mod tests {
-    use super::{Object, encode};
+    use super::{Object, encode, stamp};
     use serde_json::{Value, json};
 
     fn stamped(object: &Value, revision: &str) -> String {
@@ -210,6 +230,21 @@ mod tests {
         assert_eq!(stamped(&json!({}), "12"), r#"{"metadata":{"resourceVersion":"12"}}"#);
         assert_eq!(stamped(&json!({"metadata": null}), "1"), r#"{"metadata":{"resourceVersion":"1"}}"#);
         assert_eq!(stamped(&json!({"metadata": {"a": 1}}), "1"), r#"{"metadata":{"a":1,"resourceVersion":"1"}}"#);
+    }
+
+    #[test]
+    fn finds_the_room_again() {
+        for object in [
+            json!({}),
+            json!({"metadata": {"annotations": {"a": "\"resourceVersion\":\"\"", "z": 1}, "name": "a", "zzz": []}, "spec": {"metadata": {"resourceVersion": ""}}}),
+            json!({"aaa": {"metadata": {"resourceVersion": ""}}, "metadata": {"resourceVersion": "9"}}),
+        ] {
+            let encoded = encode(&object);
+            assert_eq!(stamp(&encoded.bytes), Some(encoded.stamp));
+        }
+        for other in ["", "{}", "[]", r#"{"metadata":{"resourceVersion":"1"}}"#, r#"{"metadata":{}}"#, "k8s\0\n"] {
+            assert_eq!(stamp(other.as_bytes()), None, "{other}");
+        }
     }
 
     #[test]

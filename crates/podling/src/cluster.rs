@@ -11,11 +11,13 @@ use anyhow::{Context, bail, ensure};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
+use crate::state::Home;
+
 /// Where clusters keep what must not survive a reboot.
 const RUN: &str = "/run/podling";
 
 /// All that a cluster keeps in its directory; what is called otherwise is somebody else's.
-const ENTRIES: [&str; 11] = [
+const ENTRIES: [&str; 13] = [
     "cluster.json",
     "cluster.new",
     "kubeconfig",
@@ -27,6 +29,8 @@ const ENTRIES: [&str; 11] = [
     "podling.pid",
     "runtime",
     "store",
+    "store.new",
+    "store.old",
 ];
 
 /// Names the process that runs the cluster, which holds a lock on it.
@@ -69,6 +73,12 @@ pub(crate) struct Facts {
     /// The cluster that the node has joined.
     #[serde(default)]
     pub(crate) joined: Option<Joined>,
+    /// Where the state is.
+    #[serde(default)]
+    pub(crate) store: Home,
+    /// The id of the cluster that several servers share; [`Facts::id`] is this machine's own.
+    #[serde(default)]
+    pub(crate) shared: Option<String>,
 }
 
 /// What of a cluster runs on this machine.
@@ -192,7 +202,7 @@ impl Place {
     /// run, or trust nobody whom it trusted before.
     pub(crate) fn ensure_whole(&self, facts: &Facts) -> anyhow::Result<()> {
         // The first start was cut off before anybody could use the cluster.
-        if facts.kubeconfig.is_none() {
+        if facts.kubeconfig.is_none() || facts.store != Home::Disk {
             return Ok(());
         }
         let directory = self.data_dir.display();
@@ -268,6 +278,12 @@ pub(crate) fn unless_missing(removed: std::io::Result<()>) -> std::io::Result<()
 }
 
 impl Facts {
+    /// The id of the cluster, the same on all its machines.
+    pub(crate) fn cluster(&self) -> &str {
+        let joined = self.joined.as_ref().map(|joined| joined.cluster.as_str());
+        joined.or(self.shared.as_deref()).unwrap_or(&self.id)
+    }
+
     /// Where what must not survive a reboot lies.
     pub(crate) fn run_directory(&self) -> PathBuf {
         Path::new(RUN).join(&self.id)

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use crate::cluster::{Facts, Place, Role, unless_missing};
 use crate::process;
 use crate::progress::Progress;
+use crate::state::Home;
 
 /// The process must end within this time after SIGTERM.
 const PROCESS_DEADLINE: Duration = Duration::from_secs(15);
@@ -43,12 +44,15 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     drop(progress);
     let what = match facts.role {
         Role::Node => format!("node {}", facts.node_name),
-        _ => format!("cluster {}", facts.id),
+        _ => format!("cluster {}", facts.cluster()),
     };
     if options.purge {
         forget_kubeconfig(&facts)?;
         place.remove()?;
-        say!("{what} is gone");
+        match &facts.store {
+            Home::Etcd(etcd) => say!("{what} is gone from this machine; its state stays in {etcd}"),
+            Home::Disk => say!("{what} is gone"),
+        }
     } else {
         say!("{what} has ended; `podling {}` resumes it", facts.role.verb());
     }

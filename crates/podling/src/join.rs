@@ -22,6 +22,7 @@ use wire::listen::{Listener, Strangers};
 
 use crate::cluster::{self, Facts, Joined, Place, Role};
 use crate::progress::Progress;
+use crate::state::Home;
 use crate::token::{self, Token};
 use crate::up::{Registries, Ways, block_on, machine_name};
 use crate::{signals, version};
@@ -213,6 +214,8 @@ async fn enter(place: &Place, options: &Options) -> anyhow::Result<Facts> {
         role: Role::Node,
         advertise: Vec::new(),
         joined: Some(joined),
+        store: Home::Disk,
+        shared: None,
     };
     let pki = pki(place);
     std::fs::create_dir_all(&pki).with_context(|| format!("making {}", pki.display()))?;

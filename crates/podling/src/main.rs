@@ -20,7 +20,9 @@ mod process;
 mod progress;
 mod signals;
 mod signer;
+mod state;
 mod status;
+mod storage;
 mod token;
 mod up;
 mod version;
@@ -52,6 +54,9 @@ enum Command {
     Leave(leave::Options),
     /// Work with the tokens by which machines join
     Token(token::Options),
+    /// Back up, restore and move the state of the cluster
+    #[command(subcommand)]
+    Store(storage::Command),
     /// Tell whether the cluster runs and how it is
     Status(cluster::Place),
     /// End the cluster and its pods; what the API knows is kept
@@ -96,6 +101,7 @@ fn main() -> ExitCode {
         Command::Join(options) => join::run(options, begun),
         Command::Leave(options) => leave::run(&options),
         Command::Token(options) => token::run(options),
+        Command::Store(command) => storage::run(command),
         Command::Status(place) => return finish(status::run(&place)),
         Command::Down(options) => down::run(&options),
         Command::Image(options) => image::run(options),

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::cluster::{Facts, Place, Role};
 use crate::join;
+use crate::state::Home;
 
 /// A cluster that runs answers within this time.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -21,16 +22,20 @@ pub(crate) fn run(place: &Place) -> anyhow::Result<ExitCode> {
     let facts = place.existing()?;
     let directory = place.data_dir.display();
     let Some(pid) = place.process() else {
-        say!("cluster {} in {directory} does not run", facts.id);
+        say!("cluster {} in {directory} does not run", facts.cluster());
         return Ok(ExitCode::FAILURE);
     };
-    let (cluster, api) = match &facts.joined {
-        Some(joined) => (&joined.cluster, joined.server.clone()),
-        None => (&facts.id, format!("https://{}", facts.listen)),
+    let cluster = facts.cluster();
+    let api = match &facts.joined {
+        Some(joined) => joined.server.clone(),
+        None => format!("https://{}", facts.listen),
     };
     say!("cluster   {cluster} in {directory}, process {pid}");
     say!("api       {api}");
     say!("pods      {}", facts.pod_cidr);
+    if let Home::Etcd(etcd) = &facts.store {
+        say!("state     {etcd}");
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let asked = runtime.block_on(async { tokio::time::timeout(DEADLINE, ask(place, &facts)).await });
     match asked {

@@ -16,20 +16,19 @@ use serde_json::json;
 use tokio::sync::watch;
 use wire::authority::{Authority, write_private};
 use wire::identity::Credential;
-use wire::listen::Listener;
+use wire::keys::Keys;
+use wire::listen::{Listener, Strangers};
 use wire::{Identity, Service};
 
 use crate::cluster::{self, Facts, Place, Role};
 use crate::door::Door;
 use crate::progress::Progress;
 use crate::signer::KeyHolder;
-use crate::{process, signals, version};
+use crate::state::Home;
+use crate::{signals, state, version};
 
 /// The config map of kube-system by which joining nodes learn what they must know.
 pub(crate) const CLUSTER_FACTS: &str = "podling-cluster";
-/// A process that is about to end lets the store go within this time.
-const PREDECESSOR_DEADLINE: Duration = Duration::from_secs(1);
-
 /// The options of `up`.
 #[derive(clap::Args, Debug, Clone)]
 pub(crate) struct Options {
@@ -57,6 +56,8 @@ pub(crate) struct Options {
     /// Return once the node is Ready; the log goes to DIR/podling.log
     #[arg(long)]
     pub(crate) detach: bool,
+    #[command(flatten)]
+    state: state::Keeping,
     #[command(flatten)]
     ways: Ways,
     #[command(flatten)]
@@ -143,15 +144,23 @@ async fn serve(options: Options, role: Role, begun: Instant) -> anyhow::Result<(
     let progress = Progress::of("starting");
     let place = options.place.clone();
     place.make()?;
-    if let Some(facts) = place.facts()? {
-        place.ensure_whole(&facts)?;
+    let known = place.facts()?;
+    let home = state::home(&options.state, known.as_ref().map(|facts| &facts.store))?;
+    if let Some(facts) = known.as_ref().filter(|facts| facts.kubeconfig.is_some()) {
+        state::ensure_unmoved(&home, &place, facts)?;
+        place.ensure_whole(facts)?;
     }
-    let store = open_store(&place).await?;
+    let store = state::open(&place, &home).await?;
     let lock = place.occupy()?;
-    let mut facts = facts(&place, &options, role)?;
+    let shared = state::share(&*store, &home, &place, known.as_ref(), options.pod_cidr).await?;
+    let is_one_of_several = home != Home::Disk;
+    let mut facts = Facts { store: home, ..facts(&place, &options, role, shared.as_ref())? };
     // Before anything that can fail: whatever is made from here on can be purged.
     if place.facts()?.is_none() {
         place.keep(&facts)?;
+    }
+    if let Some((shared, _)) = &shared {
+        shared.keep(&place)?;
     }
     let authority = Arc::new(authority(&place, &facts)?);
     let names = names(&facts)?;
@@ -160,17 +169,22 @@ async fn serve(options: Options, role: Role, begun: Instant) -> anyhow::Result<(
     let (stop, shutdown) = watch::channel(false);
     let door = Arc::new(Door::new(&authority)?);
     let nodes = door.clone();
-    let server = server::Server::new(server::Config { store: Arc::new(store), cluster: shown(&facts), nodes }).await?;
+    let server = server::Server::new(server::Config { store, cluster: shown(&facts), nodes }).await?;
     let itself = local(&server, Identity::new("kube-apiserver", &["system:masters"]));
     door.look_up_with(itself.clone());
     let listening = tokio::spawn(listener.serve(server.clone(), shutdown.clone()));
     let control = control(&server, &authority, &options, names);
-    let controllers = tokio::spawn(control::run(control, shutdown.clone()));
+    let election = is_one_of_several.then(|| election(&server, &facts));
+    let controllers = tokio::spawn(control::run(control, election, shutdown.clone()));
     let published = tokio::spawn(publish(itself.clone(), facts.clone(), options.node_grace));
     cluster::claim(&facts)?;
     let mut tasks = vec![controllers, listening];
     if role == Role::Up {
-        let agent = node::Agent::start(agent(&options, &place, &facts, &server)?, shutdown.clone()).await?;
+        // Other servers reach this node as they reach all others.
+        let outer = if is_one_of_several { Some(node_listener(&authority, &facts).await?) } else { None };
+        let port = outer.as_ref().map_or(Ok(facts.listen), Listener::address)?.port();
+        let agent = node::Agent::start(agent(&options, &place, &facts, port, &server)?, shutdown.clone()).await?;
+        tasks.extend(outer.map(|outer| tokio::spawn(outer.serve(agent.service(), shutdown.clone()))));
         door.open(&facts.node_name, agent.service());
         mark(&itself, &facts.node_name).await?;
         tasks.push(tokio::spawn(keep_marked(itself.clone(), facts.node_name.clone(), shutdown.clone())));
@@ -207,7 +221,22 @@ fn shown(facts: &Facts) -> server::Cluster {
 fn authority(place: &Place, facts: &Facts) -> anyhow::Result<Authority> {
     let pki = place.file("pki");
     std::fs::create_dir_all(&pki).with_context(|| format!("making {}", pki.display()))?;
-    Ok(Authority::open(&pki, &format!("podling-{}", facts.id))?)
+    Ok(Authority::open(&pki, &format!("podling-{}", facts.cluster()))?)
+}
+
+/// Where this node answers the servers on other machines.
+async fn node_listener(authority: &Authority, facts: &Facts) -> anyhow::Result<Listener> {
+    let identity = Identity::new(format!("system:node:{}", facts.node_name), &["system:nodes"]);
+    let names = [facts.node_name.clone(), facts.node_address.to_string()];
+    let keys = Keys::new(&authority.server(&identity, &names)?)?;
+    let address = SocketAddr::from((facts.node_address, 0));
+    Ok(Listener::bind_with(address, keys, authority.certificate_pem(), Strangers::Refused).await?)
+}
+
+/// How this server takes part in the choice of the one that runs the controllers.
+fn election(server: &Arc<server::Server>, facts: &Facts) -> control::leader::Election {
+    let client = local(server, Identity::new("system:kube-controller-manager", &[]));
+    control::leader::Election { client, identity: format!("{}_{}", facts.node_name, facts.id) }
 }
 
 /// What the scheduler and the controllers need. No node may be called as the API server is.
@@ -229,7 +258,8 @@ fn control(
 
 /// Tells joining nodes what they must know of the cluster.
 async fn publish(client: Client, facts: Facts, grace: Duration) -> Result<(), client::Error> {
-    let data = json!({"id": facts.id, "podCIDR": facts.pod_cidr, "nodeGraceSeconds": grace.as_secs().to_string()});
+    let data =
+        json!({"id": facts.cluster(), "podCIDR": facts.pod_cidr, "nodeGraceSeconds": grace.as_secs().to_string()});
     let path = resource::CONFIG_MAPS.object(Some("kube-system"), CLUSTER_FACTS);
     match client.get(&path).await {
         Ok(present) if present["data"] == data => Ok(()),
@@ -275,27 +305,21 @@ fn node_grace(text: &str) -> Result<Duration, String> {
     if grace < LEAST_GRACE { Err("must be at least 2s".to_owned()) } else { Ok(grace) }
 }
 
-/// Opens the store. One that a process holds which is just ending, as after a `kill -9`, is waited for.
-async fn open_store(place: &Place) -> anyhow::Result<store::Disk> {
-    let open = || store::Disk::open(store::Config::new(place.file("store")));
-    match (open(), place.process()) {
-        (Err(store::Error::Busy { .. }), Some(pid)) => {
-            if !process::has_ended(pid, PREDECESSOR_DEADLINE).await? {
-                bail!("a cluster runs in {} already (process {pid})", place.data_dir.display());
-            }
-        }
-        (result, _) => return Ok(result?),
-    }
-    Ok(open()?)
-}
-
 /// The facts of this cluster: those of the last run where the options say nothing else.
-fn facts(place: &Place, options: &Options, role: Role) -> anyhow::Result<Facts> {
+fn facts(
+    place: &Place,
+    options: &Options,
+    role: Role,
+    shared: Option<&(state::Shared, bool)>,
+) -> anyhow::Result<Facts> {
     let known = place.facts()?;
     let mut facts = match known {
         Some(facts) => facts,
-        None => new_facts(options, role)?,
+        None => new_facts(options, role, shared)?,
     };
+    if let Some((shared, _)) = shared {
+        (facts.pod_cidr, facts.shared) = (shared.pod_cidr, Some(shared.id.clone()));
+    }
     let (directory, known) = (place.data_dir.display(), facts.role);
     ensure!(known != Role::Node, "{directory} is that of a node: `podling join` resumes it, `podling leave` ends it");
     facts.role = role;
@@ -316,14 +340,22 @@ fn facts(place: &Place, options: &Options, role: Role) -> anyhow::Result<Facts> 
     Ok(facts)
 }
 
-fn new_facts(options: &Options, role: Role) -> anyhow::Result<Facts> {
-    let id = cluster::new_id()?;
+fn new_facts(options: &Options, role: Role, shared: Option<&(state::Shared, bool)>) -> anyhow::Result<Facts> {
+    // Who has made the cluster goes by its id; who comes later has one of its own.
+    let id = match shared {
+        Some((shared, true)) => shared.id.clone(),
+        _ => cluster::new_id()?,
+    };
     let node_name = options.node_name.clone().map_or_else(machine_name, Ok)?;
     let node_address = network::node_address().context("finding the machine's address")?;
-    let pod_cidr = options.pod_cidr.map_or_else(|| cluster::claim_free_range(&id), Ok)?;
+    let pod_cidr = match shared {
+        Some((shared, _)) => shared.pod_cidr,
+        None => options.pod_cidr.map_or_else(|| cluster::claim_free_range(&id), Ok)?,
+    };
     let listen = SocketAddr::from(([127, 0, 0, 1], 6443));
     let (kubeconfig, advertise, joined) = (None, Vec::new(), None);
-    Ok(Facts { id, pod_cidr, node_name, node_address, listen, kubeconfig, role, advertise, joined })
+    let (store, shared) = (Home::Disk, None);
+    Ok(Facts { id, pod_cidr, node_name, node_address, listen, kubeconfig, role, advertise, joined, store, shared })
 }
 
 pub(crate) fn machine_name() -> anyhow::Result<String> {
@@ -373,6 +405,7 @@ fn agent(
     options: &Options,
     place: &Place,
     facts: &Facts,
+    port: u16,
     server: &Arc<server::Server>,
 ) -> anyhow::Result<node::Config> {
     let registries = options.registries.read()?;
@@ -387,9 +420,9 @@ fn agent(
         range: facts.pod_cidr,
         directory: place.file("node"),
         version: version::git_version(),
-        port: facts.listen.port(),
+        port,
         grace: options.node_grace,
-        vni: network::mesh::vni(&facts.id),
+        vni: network::mesh::vni(facts.cluster()),
         backend: options.ways.backend,
     })
 }
@@ -406,7 +439,7 @@ fn enter(place: &Place, options: &Options, authority: &Authority, facts: &mut Fa
     let path = options.kubeconfig.clone().unwrap_or_else(kubeconfig::default_path);
     let mut shared = Kubeconfig::read(&path)?;
     let is_taken = shared.authority("podling").is_some_and(|pem| pem != authority.certificate_pem());
-    let name = if is_taken { format!("podling-{}", facts.id) } else { "podling".to_owned() };
+    let name = if is_taken { format!("podling-{}", facts.cluster()) } else { "podling".to_owned() };
     shared.set(&entry(&name));
     shared.write()?;
     let path = std::path::absolute(&path)?;

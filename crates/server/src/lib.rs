@@ -44,6 +44,7 @@ use tokio::task::JoinHandle;
 use wire::{Body, Service};
 
 use registry::Registry;
+pub use registry::object::stored;
 
 /// The largest body that is read.
 pub(crate) const BODY_LIMIT: usize = 3 << 20;

@@ -4,8 +4,9 @@
 //! meet exactly. Values are bytes; this crate never looks inside them and knows no kinds. Two engines answer to the
 //! [`Store`] trait: the disk log of this crate ([`Disk`]) and etcd ([`Etcd`]).
 //!
-//! Reading order: this file (the contract), `memory` (the state and its history), `log` (how it reaches the disk), [`etcd`] (how it is shared).
+//! Reading order: this file (the contract), `memory` (the state and its history), `log` (how it reaches the disk), [`etcd`] (how it is shared), [`backup`] (from one engine to another).
 
+pub mod backup;
 mod error;
 pub mod etcd;
 mod log;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
+pub use backup::Backup;
 pub use error::Error;
 pub use etcd::Etcd;
 pub use log::{Config, Disk};

@@ -201,6 +201,11 @@ impl State {
         self.oldest = self.oldest.max(oldest);
     }
 
+    /// All that happened and is not forgotten.
+    pub(crate) fn history(&self) -> Vec<Arc<Event>> {
+        self.history.iter().map(|recorded| recorded.event.clone()).collect()
+    }
+
     /// What a revision changed.
     pub(crate) fn changes_at(&self, revision: Revision) -> Result<Vec<Arc<Event>>> {
         self.check(Revision(revision.0.saturating_sub(1)))?;

@@ -85,7 +85,7 @@ const NODE: Kind = Kind {
     subresources: &[core("proxy", "NodeProxyOptions", ASKED), core("status", "Node", PART)],
     schema: "io.k8s.api.core.v1.Node",
     has_status: true,
-    storage: Some("nodes"),
+    storage: Some("minions"),
     ..ROW
 };
 
@@ -99,7 +99,7 @@ const SERVICE: Kind = Kind {
     subresources: &[core("status", "Service", PART)],
     schema: "io.k8s.api.core.v1.Service",
     has_status: true,
-    storage: Some("services"),
+    storage: Some("services/specs"),
     ..ROW
 };
 
@@ -113,7 +113,7 @@ const REPLICATION_CONTROLLER: Kind = Kind {
     subresources: &[core("status", "ReplicationController", PART)],
     schema: "io.k8s.api.core.v1.ReplicationController",
     has_status: true,
-    storage: Some("replicationcontrollers"),
+    storage: Some("controllers"),
     ..ROW
 };
 
@@ -252,7 +252,7 @@ const CUSTOM_RESOURCE_DEFINITION: Kind = Kind {
     scope: Cluster,
     verbs: READ,
     schema: "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinition",
-    storage: Some("customresourcedefinitions"),
+    storage: Some("apiextensions.k8s.io/customresourcedefinitions"),
     ..ROW
 };
 

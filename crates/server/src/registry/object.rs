@@ -97,6 +97,16 @@ pub(crate) fn encode(tree: &Value) -> store::Value {
     store::Value::stamped(encoded.bytes, encoded.stamp)
 }
 
+/// What an engine that does not keep the place of the revision finds in its bytes: an object, wherever it comes from. `None` for what is none.
+pub fn stored(bytes: Bytes) -> Option<store::Value> {
+    if let Some(place) = api::object::stamp(&bytes) {
+        return Some(store::Value::stamped(bytes, place));
+    }
+    let tree: Value = serde_json::from_slice(&bytes).ok()?;
+    let is_object = tree["kind"].is_string() && tree["metadata"]["name"].is_string();
+    is_object.then(|| encode(&tree))
+}
+
 /// An object that was not stored, as if it had been: the answer to a dry run.
 pub(crate) fn unstored(key: store::Key, tree: &Value, modified: store::Revision) -> Arc<store::Entry> {
     let value = crate::table::json_bytes(tree);

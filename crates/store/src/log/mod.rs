@@ -6,7 +6,7 @@ mod faults;
 mod frame;
 mod recover;
 mod segment;
-mod snapshot;
+pub(crate) mod snapshot;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -25,6 +25,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::memory::{Memory, Retention, Watcher};
 use crate::{Commit, Error, Got, Listing, Op, Progress, Range, Result, Revision, Store, Txn, Watch};
 use faults::Faults;
+pub(crate) use recover::view;
 use writer::{Job, Writer};
 
 /// How many transactions may wait for the writer before callers wait.

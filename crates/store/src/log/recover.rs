@@ -21,13 +21,30 @@ pub(super) fn recover(dir: &Path, faults: &Faults) -> Result<(State, Segment)> {
     let last = segments.len().saturating_sub(1);
     let mut tail = None;
     for (number, (first, path)) in segments.iter().enumerate() {
-        tail = replay(&mut state, *first, path, number == last)?.map(|end| (path, end));
+        tail = replay(&mut state, *first, path, number == last, None)?.map(|end| (path, end));
     }
     let segment = match tail {
         Some((path, end)) => Segment::resume(path, end as u64, faults.clone())?,
         None => Segment::create(dir, state.progress().revision.next(), faults.clone())?,
     };
     Ok((state, segment))
+}
+
+/// Reads a directory as it is, or was at a revision, and changes nothing in it.
+pub(crate) fn view(dir: &Path, at: Option<Revision>) -> Result<State> {
+    let (revision, entries) = snapshot::load(dir)?;
+    if at.is_some_and(|at| at < revision) {
+        return Err(Error::Compacted { oldest: revision });
+    }
+    let mut state = State::new(revision, entries);
+    let segments = snapshot::files(dir, "log-")?;
+    check_start(&segments, revision)?;
+    let last = segments.len().saturating_sub(1);
+    for (number, (first, path)) in segments.iter().enumerate() {
+        replay(&mut state, *first, path, number == last, at)?;
+    }
+    let current = state.progress().revision;
+    if at.is_some_and(|at| at > current) { Err(Error::Future { current }) } else { Ok(state) }
 }
 
 /// The log must reach back to the snapshot.
@@ -41,8 +58,14 @@ fn check_start(segments: &[(Revision, PathBuf)], snapshot: Revision) -> Result<(
     }
 }
 
-/// Applies a file's frames. Answers where they end; `None` for a file that was being created when the machine stopped.
-fn replay(state: &mut State, first: Revision, path: &Path, last: bool) -> Result<Option<usize>> {
+/// Applies a file's frames, those after `until` excepted. Answers where they end; `None` for a file that was being created when the machine stopped.
+fn replay(
+    state: &mut State,
+    first: Revision,
+    path: &Path,
+    last: bool,
+    until: Option<Revision>,
+) -> Result<Option<usize>> {
     let log = fs::read(path).map_err(Error::failed(format!("reading {}", path.display())))?;
     let log = Bytes::from(log);
     let corrupt = |offset: usize, what: String| Error::Corrupt { file: path.to_owned(), offset: offset as u64, what };
@@ -58,7 +81,7 @@ fn replay(state: &mut State, first: Revision, path: &Path, last: bool) -> Result
             }
             Found::End => return Ok(Some(offset)),
             Found::Frame(records, end) => {
-                for record in records {
+                for record in records.into_iter().filter(|record| until.is_none_or(|until| record.revision <= until)) {
                     apply(state, record).map_err(|what| corrupt(offset, what))?;
                 }
                 offset = end;

@@ -5,6 +5,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -20,13 +21,19 @@ const PREFIX: &str = "snapshot-";
 const TRAILER: usize = 4;
 
 /// Writes a snapshot and removes what it makes superfluous.
-pub(super) fn write(dir: &Path, revision: Revision, entries: &[Arc<Entry>]) -> Result<()> {
-    let partial = dir.join("snapshot.partial");
-    let path = path(dir, revision);
-    let written = fill(&partial, revision, entries).and_then(|()| fs::rename(&partial, &path));
-    written.map_err(Error::failed(format!("writing {}", path.display())))?;
-    sync_dir(dir)?;
+pub(crate) fn write(dir: &Path, revision: Revision, entries: &[Arc<Entry>]) -> Result<()> {
+    write_file(&dir.join("snapshot.partial"), &path(dir, revision), revision, entries)?;
     remove_covered(dir, revision)
+}
+
+/// Writes a file beside its place and puts it there when it is durable.
+pub(crate) fn write_file(partial: &Path, path: &Path, revision: Revision, entries: &[Arc<Entry>]) -> Result<()> {
+    let written = fill(partial, revision, entries).and_then(|()| fs::rename(partial, path));
+    written.map_err(Error::failed(format!("writing {}", path.display())))?;
+    match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => sync_dir(dir),
+        _ => sync_dir(Path::new(".")),
+    }
 }
 
 fn path(dir: &Path, revision: Revision) -> PathBuf {
@@ -34,7 +41,9 @@ fn path(dir: &Path, revision: Revision) -> PathBuf {
 }
 
 fn fill(path: &Path, revision: Revision, entries: &[Arc<Entry>]) -> std::io::Result<()> {
-    let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
+    // What is stored is its owner's, secrets and all.
+    let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    let mut file = BufWriter::with_capacity(1 << 20, file);
     let mut hasher = crc32fast::Hasher::new();
     let mut buffer = Vec::new();
     buffer.extend_from_slice(MAGIC);
@@ -61,8 +70,14 @@ pub(super) fn load(dir: &Path) -> Result<(Revision, Vec<Entry>)> {
     let Some((_, path)) = newest else {
         return Ok((Revision::EMPTY, Vec::new()));
     };
-    let bytes = fs::read(&path).map_err(Error::failed(format!("reading {}", path.display())))?;
-    parse(Bytes::from(bytes)).map_err(|(offset, what)| Error::Corrupt { file: path, offset, what: what.to_owned() })
+    read(&path)
+}
+
+/// A snapshot's revision and entries.
+pub(crate) fn read(path: &Path) -> Result<(Revision, Vec<Entry>)> {
+    let bytes = fs::read(path).map_err(Error::failed(format!("reading {}", path.display())))?;
+    let corrupt = |(offset, what): (u64, &str)| Error::Corrupt { file: path.to_owned(), offset, what: what.to_owned() };
+    parse(Bytes::from(bytes)).map_err(corrupt)
 }
 
 fn parse(bytes: Bytes) -> std::result::Result<(Revision, Vec<Entry>), (u64, &'static str)> {
