@@ -88,6 +88,16 @@ impl Lab {
         }
     }
 
+    /// Starts a program on a machine that goes on by itself.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn start(&self, number: usize, program: &Path, words: &[&str]) -> Child {
+        let mut command = Command::new(program);
+        command.args(words).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        self.machine(number).namespace().spawn(&mut command).expect("the program can be started")
+    }
+
     /// Starts kubectl on the server's machine as the administrator, at most for as long as anything may take. What it prints is piped.
     pub fn start_kubectl(&self, words: &[&str]) -> Child {
         let kubeconfig = self.path("kubeconfig").to_string_lossy().into_owned();

@@ -55,8 +55,7 @@ enum Command {
     /// Work with the tokens by which machines join
     Token(token::Options),
     /// Back up, restore and move the state of the cluster
-    #[command(subcommand)]
-    Store(storage::Command),
+    Store(storage::Options),
     /// Tell whether the cluster runs and how it is
     Status(cluster::Place),
     /// End the cluster and its pods; what the API knows is kept
@@ -101,7 +100,7 @@ fn main() -> ExitCode {
         Command::Join(options) => join::run(options, begun),
         Command::Leave(options) => leave::run(&options),
         Command::Token(options) => token::run(options),
-        Command::Store(command) => storage::run(command),
+        Command::Store(options) => storage::run(options),
         Command::Status(place) => return finish(status::run(&place)),
         Command::Down(options) => down::run(&options),
         Command::Image(options) => image::run(options),

@@ -218,11 +218,7 @@ pub(crate) async fn open(place: &Place, home: &Home) -> anyhow::Result<Arc<dyn S
     match home {
         Home::Disk => Ok(Arc::new(open_disk(place).await?)),
         Home::Etcd(etcd) => {
-            if let Some(pid) = place.process()
-                && !process::has_ended(pid, PREDECESSOR_DEADLINE).await?
-            {
-                bail!("a cluster runs in {} already (process {pid})", place.data_dir.display());
-            }
+            ensure_idle(place).await?;
             Ok(Arc::new(etcd.open().await?))
         }
     }
@@ -231,15 +227,21 @@ pub(crate) async fn open(place: &Place, home: &Home) -> anyhow::Result<Arc<dyn S
 /// Opens the disk log. One that a process holds which is just ending, as after a `kill -9`, is waited for.
 async fn open_disk(place: &Place) -> anyhow::Result<store::Disk> {
     let open = || store::Disk::open(store::Config::new(place.file("store")));
-    match (open(), place.process()) {
-        (Err(store::Error::Busy { .. }), Some(pid)) => {
-            if !process::has_ended(pid, PREDECESSOR_DEADLINE).await? {
-                bail!("a cluster runs in {} already (process {pid})", place.data_dir.display());
-            }
-        }
-        (result, _) => return Ok(result?),
+    match open() {
+        Err(store::Error::Busy { .. }) => ensure_idle(place).await?,
+        result => return Ok(result?),
     }
     Ok(open()?)
+}
+
+/// Waits for a process that is just ending, and refuses to go on beside one that is not.
+pub(crate) async fn ensure_idle(place: &Place) -> anyhow::Result<()> {
+    if let Some(pid) = place.process()
+        && !process::has_ended(pid, PREDECESSOR_DEADLINE).await?
+    {
+        bail!("a cluster runs in {} already (process {pid})", place.data_dir.display());
+    }
+    Ok(())
 }
 
 /// What all servers of a cluster have in common.

@@ -7,15 +7,22 @@ use store::{Backup, Revision};
 
 use crate::cluster::{Place, unless_missing};
 use crate::progress::Progress;
-use crate::state::{Engine, Etcd, EtcdOptions, Home, Shared};
+use crate::state::{Engine, Etcd, EtcdOptions, Home, Shared, ensure_idle};
+
+/// The options of `store`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Options {
+    #[command(flatten)]
+    place: Place,
+    #[command(subcommand)]
+    command: Command,
+}
 
 /// What is done with the state.
 #[derive(clap::Subcommand, Debug)]
-pub(crate) enum Command {
+enum Command {
     /// Write the whole state to a file; the cluster may run
     Backup {
-        #[command(flatten)]
-        place: Place,
         /// The file, which holds all secrets of the cluster
         file: PathBuf,
         /// The state as it was at this resource version, as far back as the log goes: `podling store log` shows it
@@ -24,8 +31,6 @@ pub(crate) enum Command {
     },
     /// Make the state be that of a backup; the cluster must not run
     Restore {
-        #[command(flatten)]
-        place: Place,
         /// A file that `podling store backup` has written
         file: PathBuf,
         /// Forget the state that is there
@@ -44,15 +49,12 @@ pub(crate) enum Command {
         etcd: EtcdOptions,
     },
     /// Show what has changed, as far back as the log goes: resource version, what was done, and the key
-    Log {
-        #[command(flatten)]
-        place: Place,
-    },
+    Log,
 }
 
 /// One end of a move.
 #[derive(Debug, Clone)]
-pub(crate) enum End {
+enum End {
     Directory(PathBuf),
     Etcd(Vec<String>),
 }
@@ -72,12 +74,13 @@ impl std::str::FromStr for End {
 }
 
 /// Does it.
-pub(crate) fn run(command: Command) -> anyhow::Result<()> {
+pub(crate) fn run(options: Options) -> anyhow::Result<()> {
+    let Options { place, command } = options;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
         match command {
-            Command::Backup { place, file, at } => backup(&place, &file, at.map(Revision)).await,
-            Command::Restore { place, file, replace } => restore(&place, &file, replace).await,
+            Command::Backup { file, at } => backup(&place, &file, at.map(Revision)).await,
+            Command::Restore { file, replace } => restore(&place, &file, replace).await,
             Command::Migrate { from: End::Directory(dir), to: End::Etcd(members), etcd } => {
                 to_etcd(&Place { data_dir: dir }, members, &etcd).await
             }
@@ -85,7 +88,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
                 to_disk(&Place { data_dir: dir }, members, &etcd).await
             }
             Command::Migrate { .. } => bail!("one end is a directory, the other etcd=…"),
-            Command::Log { place } => log(&place),
+            Command::Log => log(&place),
         }
     })
 }
@@ -114,7 +117,7 @@ fn explain(error: store::Error, at: Option<Revision>) -> anyhow::Error {
 async fn restore(place: &Place, file: &Path, replace: bool) -> anyhow::Result<()> {
     let backup = Backup::read(file)?;
     place.make()?;
-    let _idle = idle(place)?;
+    let _idle = idle(place).await?;
     let known = place.facts()?;
     if let Some(facts) = &known {
         Shared::ensure_same(&backup, facts)?;
@@ -155,10 +158,8 @@ async fn put_into_etcd(etcd: &Etcd, backup: &Backup) -> anyhow::Result<()> {
 }
 
 /// Holds the place of the process that must not run meanwhile.
-fn idle(place: &Place) -> anyhow::Result<std::fs::File> {
-    if let Some(pid) = place.process() {
-        bail!("the cluster in {} runs (process {pid}): `podling down` first", place.data_dir.display());
-    }
+async fn idle(place: &Place) -> anyhow::Result<std::fs::File> {
+    ensure_idle(place).await.context("`podling down` first")?;
     place.occupy()
 }
 
@@ -166,7 +167,7 @@ async fn to_etcd(place: &Place, members: Vec<String>, options: &EtcdOptions) -> 
     let mut facts = place.existing()?;
     let directory = place.data_dir.display();
     ensure!(facts.store == Home::Disk, "the state of the cluster in {directory} is in {} already", facts.store);
-    let lock = idle(place)?;
+    let lock = idle(place).await?;
     let etcd = Etcd::new(members, options, None);
     let progress = Progress::of("copying the state");
     let mut backup = Backup::of_directory(&place.file("store"), None)?;
@@ -185,7 +186,7 @@ async fn to_etcd(place: &Place, members: Vec<String>, options: &EtcdOptions) -> 
 
 async fn to_disk(place: &Place, members: Vec<String>, options: &EtcdOptions) -> anyhow::Result<()> {
     place.make()?;
-    let lock = idle(place)?;
+    let lock = idle(place).await?;
     let known = place.facts()?;
     let before = known.as_ref().and_then(|facts| match &facts.store {
         Home::Etcd(etcd) => Some(etcd.clone()),
