@@ -88,6 +88,17 @@ impl Lab {
         }
     }
 
+    /// Runs a program on a machine for as long as it takes, with this program's input and output. Its exit code.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn host(&self, number: usize, program: &Path, words: &[String]) -> i32 {
+        let mut command = Command::new(program);
+        command.args(words);
+        let mut child = self.machine(number).namespace().spawn(&mut command).expect("the program can be started");
+        child.wait().expect("it can be waited for").code().unwrap_or(128)
+    }
+
     /// Starts a program on a machine that goes on by itself.
     ///
     /// # Panics
@@ -177,6 +188,12 @@ impl Lab {
         let own = ["--node-name", name.as_str()];
         let named = if options.contains(&own[0]) { &[][..] } else { &own[..] };
         self.podling(number, &[&["join", &self.server(), "--token", token, "--detach"], named, options].concat())
+    }
+
+    /// Gives a machine all images of an archive.
+    #[track_caller]
+    pub fn load_images(&self, number: usize, archive: &Path) {
+        self.podling(number, &["image", "load", &archive.to_string_lossy()]).ok();
     }
 
     /// Gives a machine the busybox image.

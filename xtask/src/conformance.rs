@@ -1,5 +1,6 @@
 //! `cargo xtask conformance`: Kubernetes' own end-to-end tests against a throw-away cluster.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -19,6 +20,9 @@ pub(crate) struct Arguments {
     /// Regular expression over the names of all tests
     #[arg(long, value_name = "REGEX")]
     focus: Option<String>,
+    /// How many nodes the cluster has, each a network namespace of this machine
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=9))]
+    nodes: u16,
 }
 
 /// Builds the suite and its images, runs the tests, writes the page.
@@ -33,12 +37,40 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     let out = built_suite()?;
     cargo(&["build", "--release", "--package", "podling"]).run()?;
-    let cluster = Cluster::up(&out)?;
     let report = out.join("report");
-    let ran = cluster.test(arguments, &out, &report);
+    if arguments.nodes > 1 {
+        return on_machines(arguments, &out, &report);
+    }
+    let cluster = Cluster::up(&out)?;
+    let ran = program(root().join("conformance/run.sh"))
+        .args([cluster.kubeconfig()])
+        .args(selection(arguments, &out, &report)?)
+        .run();
     drop(cluster);
     write_page(&report.join("table.tsv")).context("not every test passed: see docs/conformance.md")?;
     ran
+}
+
+/// The same on several machines of a lab. What came of it is in the report; the page is about one node.
+fn on_machines(arguments: &Arguments, out: &Path, report: &Path) -> anyhow::Result<()> {
+    let podling = crate::test::built_podling("release")?;
+    let example = cargo(&["run", "--quiet", "--package", "e2e", "--example", "machines", "--"]);
+    let run = example.args([arguments.nodes.to_string()]).args([out.join("images.tar")]);
+    let run = run.args([root().join("conformance/run.sh")]).args(["KUBECONFIG"]);
+    run.args(selection(arguments, out, report)?).env("PODLING_BIN", podling).run()
+}
+
+/// Which tests are run, and where they lie and leave their results.
+fn selection(arguments: &Arguments, out: &Path, report: &Path) -> anyhow::Result<Vec<OsString>> {
+    let chapter = root().join("conformance/chapter.txt");
+    let which: [OsString; 2] = match (&arguments.focus, &arguments.list) {
+        (Some(focus), _) => ["--focus".into(), focus.into()],
+        (None, Some(list)) => ["--list".into(), std::path::absolute(list)?.into_os_string()],
+        (None, None) => ["--list".into(), chapter.into_os_string()],
+    };
+    let rest: [OsString; 6] =
+        ["--procs".into(), PROCESSES.into(), "--out".into(), out.into(), "--report".into(), report.into()];
+    Ok(which.into_iter().chain(rest).collect())
 }
 
 /// Where the suite and its images lie: named by CONFORMANCE_OUT, or built below the target directory.
@@ -76,17 +108,6 @@ impl Cluster {
 
     fn kubeconfig(&self) -> String {
         self.directory.path().join("kubeconfig").to_string_lossy().into_owned()
-    }
-
-    fn test(&self, arguments: &Arguments, out: &Path, report: &Path) -> anyhow::Result<()> {
-        let chapter = root().join("conformance/chapter.txt");
-        let which = match (&arguments.focus, &arguments.list) {
-            (Some(focus), _) => ["--focus".into(), focus.into()],
-            (None, Some(list)) => ["--list".into(), std::path::absolute(list)?.into_os_string()],
-            (None, None) => ["--list".into(), chapter.into_os_string()],
-        };
-        let run = program(root().join("conformance/run.sh")).args([self.kubeconfig()]).args(which);
-        run.args(["--procs", PROCESSES, "--out"]).args([out]).args(["--report"]).args([report]).run()
     }
 }
 
