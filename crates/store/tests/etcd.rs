@@ -207,6 +207,54 @@ async fn a_frozen_member_is_left_for_another() {
 }
 
 #[tokio::test]
+async fn an_etcd_that_has_gone_back_is_read_anew() {
+    let Some(mut etcd) = running(Options::default()).await else { return };
+    let store = open(&etcd, "/registry").await;
+    let mut last = Revision::EMPTY;
+    for number in 0..50 {
+        last = put(&store, "/a", &number.to_string()).await.expect("written");
+    }
+    let mut watch = store.watch("/", last).await.expect("a watch");
+    etcd.kill(0).expect("killed");
+    etcd.wipe(0).expect("wiped");
+    etcd.run(0).expect("started");
+    etcd.listens(0).await.expect("up");
+    let got = testkit::eventually("a read", || async { store.get("/a").await.ok() }).await.expect("a read");
+    assert!(got.entry.is_none() && got.revision < last, "{got:?}");
+    let told = timeout(Duration::from_secs(20), watch.next()).await.expect("in time");
+    assert!(matches!(told, Some(Err(Error::Future { .. } | Error::Compacted { .. }))), "{told:?}");
+    put(&store, "/a", "new").await.expect("written");
+    assert_eq!(value(&store, "/a").await.as_deref(), Some("new"));
+}
+
+#[tokio::test]
+async fn the_history_is_shortened_by_one_of_several_servers() {
+    const ETCDCTL: &str = "/usr/bin/etcdctl";
+    let Some(etcd) = running(Options::default()).await else { return };
+    if !std::path::Path::new(ETCDCTL).exists() {
+        eprintln!("SKIPPED: {ETCDCTL} is missing (Debian's etcd-client)");
+        return;
+    }
+    let config = || Config { compaction: Some(Duration::from_millis(100)), ..config(&etcd, "/registry") };
+    let (store, _other) = (Etcd::open(config()).await.expect("a store"), Etcd::open(config()).await.expect("a store"));
+    let first = put(&store, "/a", "1").await.expect("written");
+    put(&store, "/a", "2").await.expect("written");
+    let endpoint = etcd.endpoints().remove(0);
+    testkit::eventually("a shorter history", || async {
+        let revision = format!("--rev={first}");
+        let mut command = tokio::process::Command::new(ETCDCTL);
+        command.env("ETCDCTL_API", "3").args(["--endpoints", &endpoint, "get", "/registry/a", &revision]);
+        let output = command.output().await.expect("etcdctl runs");
+        String::from_utf8_lossy(&output.stderr).contains("has been compacted").then_some(())
+    })
+    .await
+    .expect("compacted");
+    assert_eq!(value(&store, "/a").await.as_deref(), Some("2"));
+    let past = store.list(Range { at: Some(first), ..Range::prefix("/") }).await.expect("memory still has it");
+    assert_eq!(past.entries.len(), 1);
+}
+
+#[tokio::test]
 async fn a_full_database_says_so() {
     let Some(etcd) = running(Options { quota: Some(8 << 20), ..Options::default() }).await else { return };
     let store = open(&etcd, "/registry").await;

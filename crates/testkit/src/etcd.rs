@@ -127,6 +127,16 @@ impl Etcd {
         Ok(())
     }
 
+    /// Takes all that a member has, which must not run: it begins anew, as after a restored backup.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn wipe(&self, number: usize) -> anyhow::Result<()> {
+        let member = &self.members[number];
+        ensure!(member.child.is_none(), "member {number} runs");
+        std::fs::remove_dir_all(member.log.with_extension("")).context("removing a member's data")
+    }
+
     /// Waits until a member takes connections.
     ///
     /// # Errors

@@ -16,13 +16,13 @@ const OBJECTS: usize = 4000;
 pub(crate) fn run(bench: &Bench) -> Result<()> {
     row("bare fdatasync of 4 KiB, one by one", &rate(fdatasync(&bench.cluster)?), "floor");
     for (clients, target) in [(1, "≥ 2350 per s, ≤ 0.2 ms"), (10, "≤ 0.2 ms"), (100, "≤ 0.2 ms")] {
-        bench.runtime.block_on(creates(&bench.cluster, clients, target))?;
+        bench.runtime.block_on(creates(&bench.cluster, "durable creates", clients, target))?;
     }
     Ok(())
 }
 
 /// Each client has a connection of its own, over TLS, which is open before the clock starts.
-async fn creates(cluster: &Cluster, clients: usize, target: &str) -> Result<()> {
+pub(crate) async fn creates(cluster: &Cluster, what: &str, clients: usize, target: &str) -> Result<()> {
     let each = OBJECTS / clients;
     let path = &CONFIG_MAPS.collection(Some("default"));
     let connected = (0..clients).map(async |_| {
@@ -44,7 +44,7 @@ async fn creates(cluster: &Cluster, clients: usize, target: &str) -> Result<()> 
     let per_second = (each * clients) as f64 / begun.elapsed().as_secs_f64();
     let each_cpu = (cpu(cluster)? - cpu_before) * 1000.0 / (each * clients) as f64;
     let measured = format!("{}, {each_cpu:.2} ms of the server's CPU each", rate(per_second));
-    row(&format!("durable creates, {clients} clients"), &measured, target);
+    row(&format!("{what}, {clients} clients"), &measured, target);
     Ok(())
 }
 

@@ -11,6 +11,7 @@ mod pods;
 mod reads;
 mod scale;
 mod schedule;
+mod shared;
 mod watch;
 
 use std::cell::LazyCell;
@@ -23,11 +24,12 @@ use tokio::runtime::Runtime;
 /// One part of the table.
 type Group = fn(&Bench) -> Result<()>;
 
-const GROUPS: [(&str, Group); 10] = [
+const GROUPS: [(&str, Group); 11] = [
     ("idle", memory::idle),
     ("pods", pods::run),
     ("creates", creates::run),
     ("peers", etcd::run),
+    ("etcd", shared::run),
     ("logs", logs::run),
     ("watch", watch::run),
     ("reads", reads::run),
