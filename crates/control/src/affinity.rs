@@ -21,8 +21,8 @@ struct Term {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-struct Test {
-    key: String,
+pub(crate) struct Test {
+    pub(crate) key: String,
     operator: String,
     values: Vec<String>,
 }
@@ -70,13 +70,18 @@ impl Term {
 }
 
 impl Test {
-    fn read(test: &Value) -> Self {
+    /// A test for one value.
+    pub(crate) fn is(key: String, operator: &str, value: String) -> Self {
+        Self { key, operator: operator.to_owned(), values: vec![value] }
+    }
+
+    pub(crate) fn read(test: &Value) -> Self {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let values = test["values"].as_array().into_iter().flatten().map(text).collect();
         Self { key: text(&test["key"]), operator: text(&test["operator"]), values }
     }
 
-    fn holds(&self, found: Option<&str>) -> bool {
+    pub(crate) fn holds(&self, found: Option<&str>) -> bool {
         let is_listed = found.is_some_and(|found| self.values.iter().any(|value| value == found));
         match self.operator.as_str() {
             "In" => is_listed,

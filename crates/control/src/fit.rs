@@ -1,15 +1,76 @@
 //! Whether a pod fits on a node, and how well: pure functions.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use api::quantity::Quantity;
 use serde_json::Value;
 
 use crate::affinity::Affinity;
 use crate::locality;
+use crate::near::Social;
 
-/// Amounts by resource: thousandths of a core for `cpu`, whole units for all others.
-pub type Amounts = BTreeMap<String, u64>;
+/// Amounts by resource: thousandths of a core for `cpu`, whole units for all others. The common ones are found without a search.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Amounts {
+    common: [u64; COMMON.len()],
+    others: BTreeMap<String, u64>,
+}
+
+const COMMON: [&str; 3] = ["cpu", "memory", "pods"];
+
+impl Amounts {
+    /// One of them.
+    pub fn get(&self, resource: &str) -> u64 {
+        match COMMON.iter().position(|known| *known == resource) {
+            Some(at) => self.common[at],
+            None => self.others.get(resource).copied().unwrap_or(0),
+        }
+    }
+
+    /// CPU and memory.
+    pub fn main(&self) -> [u64; 2] {
+        [self.common[0], self.common[1]]
+    }
+
+    /// One of them, to change it.
+    pub fn of(&mut self, resource: &str) -> &mut u64 {
+        match COMMON.iter().position(|known| *known == resource) {
+            Some(at) => &mut self.common[at],
+            None => self.others.entry(resource.to_owned()).or_default(),
+        }
+    }
+
+    /// Adds all of another.
+    pub fn add(&mut self, other: &Self) {
+        self.join(other, u64::saturating_add);
+    }
+
+    /// Takes away all of another.
+    pub fn subtract(&mut self, other: &Self) {
+        self.join(other, u64::saturating_sub);
+    }
+
+    /// Joins each with that of another.
+    fn join(&mut self, other: &Self, join: fn(u64, u64) -> u64) {
+        for (own, more) in self.common.iter_mut().zip(other.common) {
+            *own = join(*own, more);
+        }
+        for (name, more) in &other.others {
+            let own = self.others.entry(name.clone()).or_default();
+            *own = join(*own, *more);
+        }
+    }
+
+    /// Those of which there is not enough: what is wanted, beside what is given, is more than there is.
+    fn short<'a>(&'a self, given: &'a Self, all: &'a Self) -> impl Iterator<Item = &'a str> {
+        let is_short = |wanted: u64, given: u64, all: u64| wanted > 0 && given.saturating_add(wanted) > all;
+        let common = (0..COMMON.len()).filter(move |at| is_short(self.common[*at], given.common[*at], all.common[*at]));
+        let others =
+            self.others.iter().filter(move |(name, wanted)| is_short(**wanted, given.get(name), all.get(name)));
+        common.map(|at| COMMON[at]).chain(others.map(|(name, _)| name.as_str()))
+    }
+}
 
 /// What a pod wants of a node.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -20,14 +81,14 @@ pub struct Wants {
     pub selector: BTreeMap<String, String>,
     /// Which nodes it must or would like to be on, beyond that.
     pub affinity: Affinity,
-    /// The controller whose pods should not all be on one node.
-    pub group: Option<String>,
     /// Taints that it bears.
     pub tolerations: Vec<Toleration>,
     /// Ports of the node that it takes.
     pub ports: Vec<HostPort>,
     /// The images of its containers, by their complete names.
     pub images: Vec<String>,
+    /// What it is to other pods, and they to it.
+    pub social: Arc<Social>,
 }
 
 /// A port of the node.
@@ -77,11 +138,25 @@ pub struct Node {
     pub requested: Amounts,
     /// Ports that are taken.
     pub ports: Vec<HostPort>,
-    /// How many pods of each controller are there.
-    pub groups: BTreeMap<String, u64>,
 }
 
 impl Node {
+    /// Gives a pod what it wants.
+    pub fn give(&mut self, wants: &Wants) {
+        self.requested.add(&wants.requests);
+        self.ports.extend(wants.ports.iter().cloned());
+    }
+
+    /// Takes back what a pod had.
+    pub fn take(&mut self, wants: &Wants) {
+        self.requested.subtract(&wants.requests);
+        for port in &wants.ports {
+            if let Some(at) = self.ports.iter().position(|taken| taken == port) {
+                self.ports.swap_remove(at);
+            }
+        }
+    }
+
     /// Whether other pods may fit than before, whatever it has given.
     pub fn differs(&self, other: &Self) -> bool {
         self.is_unschedulable != other.is_unschedulable
@@ -97,40 +172,47 @@ impl Node {
     }
 }
 
-/// Why a node is no place for a pod, in upstream's words; what can be said of several nodes is said once with their number.
-pub fn misfits(wants: &Wants, node: &Node) -> Vec<String> {
+impl Wants {
+    /// Whether the pod's selector and node affinity allow a node.
+    pub fn selects(&self, node: &Node) -> bool {
+        self.selector.iter().all(|(key, value)| node.labels.get(key) == Some(value))
+            && self.affinity.allows(&node.name, &node.labels)
+    }
+
+    /// Whether it bears all taints that keep pods away.
+    pub fn bears_taints_of(&self, node: &Node) -> bool {
+        node.taints.iter().all(|taint| taint.effect == "PreferNoSchedule" || self.bears(taint))
+    }
+
+    fn bears(&self, taint: &Taint) -> bool {
+        self.tolerations.iter().any(|toleration| toleration.bears(taint))
+    }
+}
+
+/// Why a node is no place for a pod whatever happens to the pods there, in upstream's words.
+pub fn obstacle(wants: &Wants, node: &Node) -> Option<&'static str> {
     if node.is_unschedulable {
         let taint =
             Taint { key: "node.kubernetes.io/unschedulable".into(), value: String::new(), effect: "NoSchedule".into() };
-        if !wants.tolerations.iter().any(|toleration| toleration.bears(&taint)) {
-            return vec!["node(s) were unschedulable".into()];
+        if !wants.bears(&taint) {
+            return Some("node(s) were unschedulable");
         }
     }
-    let is_borne = |taint: &Taint| {
-        taint.effect == "PreferNoSchedule" || wants.tolerations.iter().any(|toleration| toleration.bears(taint))
-    };
-    if !node.taints.iter().all(is_borne) {
-        return vec!["node(s) had untolerated taint(s)".into()];
+    if !wants.bears_taints_of(node) {
+        return Some("node(s) had untolerated taint(s)");
     }
-    let is_selected = wants.selector.iter().all(|(key, value)| node.labels.get(key) == Some(value));
-    if !is_selected || !wants.affinity.allows(&node.name, &node.labels) {
-        return vec!["node(s) didn't match Pod's node affinity/selector".into()];
-    }
+    (!wants.selects(node)).then_some("node(s) didn't match Pod's node affinity/selector")
+}
+
+/// Why a node is no place for a pod as long as the pods there stay, in upstream's words; what can be said of several nodes is said once with
+/// their number.
+pub fn misfits(wants: &Wants, node: &Node) -> Vec<String> {
     if wants.ports.iter().any(|wanted| node.ports.iter().any(|taken| taken.conflicts(wanted))) {
         return vec!["node(s) didn't have free ports for the requested pod ports".into()];
     }
-    let is_short = |(resource, wanted): &(&String, &u64)| {
-        let free = |map: &Amounts| map.get(*resource).copied().unwrap_or(0);
-        **wanted > 0 && free(&node.requested) + **wanted > free(&node.allocatable)
-    };
-    let short = wants.requests.iter().filter(is_short);
-    short
-        .map(
-            |(resource, _)| {
-                if resource == "pods" { "Too many pods".into() } else { format!("Insufficient {resource}") }
-            },
-        )
-        .collect()
+    let say =
+        |resource: &str| if resource == "pods" { "Too many pods".into() } else { format!("Insufficient {resource}") };
+    wants.requests.short(&node.requested, &node.allocatable).map(say).collect()
 }
 
 impl HostPort {
@@ -179,12 +261,13 @@ fn map(value: &Value) -> BTreeMap<String, String> {
 /// Amounts as objects write them.
 pub fn amounts(value: &Value) -> Amounts {
     let entries = value.as_object().into_iter().flatten();
-    let read = |(name, value): (&String, &Value)| {
-        let quantity = Quantity::parse(value.as_str()?).ok()?;
+    let mut amounts = Amounts::default();
+    for (name, value) in entries {
+        let Some(quantity) = value.as_str().and_then(|text| Quantity::parse(text).ok()) else { continue };
         let amount = if name == "cpu" { quantity.milli_value() } else { quantity.value() };
-        Some((name.clone(), u64::try_from(amount).unwrap_or(0)))
-    };
-    entries.filter_map(read).collect()
+        *amounts.of(name) = u64::try_from(amount).unwrap_or(0);
+    }
+    amounts
 }
 
 /// What a pod wants, read from the object.
@@ -194,16 +277,11 @@ pub fn wants(pod: &Value) -> Wants {
         requests: requests(spec),
         selector: map(&spec["nodeSelector"]),
         affinity: Affinity::read(spec),
-        group: owner(pod),
         tolerations: tolerations(spec),
         ports: ports(spec),
         images: images(spec),
+        social: Arc::new(Social::read(pod)),
     }
-}
-
-fn owner(pod: &Value) -> Option<String> {
-    let controller = list(&pod["metadata"]["ownerReferences"]).find(|owner| owner["controller"] == true)?;
-    controller["uid"].as_str().map(str::to_owned)
 }
 
 /// What a pod bears, by its spec.
@@ -220,22 +298,12 @@ pub fn tolerations(spec: &Value) -> Vec<Toleration> {
 
 /// The containers together, or the largest init container where that is more.
 fn requests(spec: &Value) -> Amounts {
-    let mut sum = Amounts::new();
-    for container in list(&spec["containers"]) {
-        for (name, amount) in amounts(&container["resources"]["requests"]) {
-            *sum.entry(name).or_default() += amount;
-        }
-    }
-    for container in list(&spec["initContainers"]) {
-        for (name, amount) in amounts(&container["resources"]["requests"]) {
-            let entry = sum.entry(name).or_default();
-            *entry = (*entry).max(amount);
-        }
-    }
-    for (name, amount) in amounts(&spec["overhead"]) {
-        *sum.entry(name).or_default() += amount;
-    }
-    sum.insert("pods".into(), 1);
+    let mut sum = Amounts::default();
+    let of = |object: &Value| amounts(&object["resources"]["requests"]);
+    list(&spec["containers"]).for_each(|container| sum.add(&of(container)));
+    list(&spec["initContainers"]).for_each(|container| sum.join(&of(container), u64::max));
+    sum.add(&amounts(&spec["overhead"]));
+    *sum.of("pods") = 1;
     sum
 }
 
@@ -281,6 +349,10 @@ mod tests {
         }))
     }
 
+    fn misfits(wants: &Wants, node: &Node) -> Vec<String> {
+        obstacle(wants, node).map_or_else(|| super::misfits(wants, node), |reason| vec![reason.to_owned()])
+    }
+
     fn pod(spec: Value) -> Wants {
         wants(&json!({"spec": spec}))
     }
@@ -294,10 +366,10 @@ mod tests {
         let mut node = machine();
         assert_eq!(misfits(&pod(asking("2")), &node), Vec::<String>::new());
         assert_eq!(misfits(&pod(asking("2001m")), &node), ["Insufficient cpu"]);
-        node.requested.insert("pods".into(), 10);
+        *node.requested.of("pods") = 10;
         assert_eq!(misfits(&pod(asking("1")), &node), ["Too many pods"]);
         let extended = json!({"containers": [{"resources": {"requests": {"example.com/fake": "1"}}}]});
-        node.requested.clear();
+        node.requested = Amounts::default();
         assert_eq!(misfits(&pod(extended), &node), ["Insufficient example.com/fake"]);
     }
 
@@ -307,7 +379,7 @@ mod tests {
             "containers": [{"resources": {"requests": {"cpu": "500m"}}}, {"resources": {"requests": {"cpu": "250m"}}}],
             "initContainers": [{"resources": {"requests": {"cpu": "1"}}}, {"resources": {"requests": {"cpu": "100m"}}}],
         });
-        assert_eq!(pod(spec).requests["cpu"], 1000);
+        assert_eq!(pod(spec).requests.get("cpu"), 1000);
     }
 
     #[test]

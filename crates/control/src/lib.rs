@@ -1,7 +1,7 @@
 //! The scheduler and the controllers: each watches, decides purely, and writes through the API like any other client.
 //!
 //! It refuses to open the store, to know addresses of nodes and to speak to them. In reading order: [`run`] starts everything ([`leader`] says on which of several servers), [`scheduler`]
-//! binds pods to nodes (with [`fit`], [`affinity`], [`locality`] and [`score`], which are pure, over a [`snapshot`]; pods wait in [`waiting`]), [`namespace`] empties namespaces that are being deleted, [`belongings`] gives each
+//! binds pods to nodes (with [`fit`], [`affinity`], [`locality`], [`near`], [`neighbours`] and [`score`], which are pure, over a [`snapshot`]; pods wait in [`waiting`]), [`namespace`] empties namespaces that are being deleted, [`belongings`] gives each
 //! namespace what it must have, [`lifecycle`] watches over nodes (with [`health`], which is pure), [`eviction`] makes pods leave nodes,
 //! [`orphans`] takes away what nodes that are gone have left,
 //! [`signing`] gives nodes their identity, [`tokens`] removes tokens whose time is over.
@@ -15,6 +15,8 @@ pub mod leader;
 pub mod lifecycle;
 pub mod locality;
 pub mod namespace;
+pub mod near;
+pub mod neighbours;
 pub mod orphans;
 mod removal;
 pub mod run;

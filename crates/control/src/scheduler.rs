@@ -36,8 +36,10 @@ pub async fn run(client: Client, recorder: Recorder, mut shutdown: watch::Receiv
     let (_, mut pods) = Cache::start_trimmed(pod_client, path, query, trim, shutdown.clone());
     let (node_client, path, query) = all(resource::NODES);
     let (_, mut nodes) = Cache::start(node_client, path, query, shutdown.clone());
+    let (namespace_client, path, query) = all(resource::NAMESPACES);
+    let (_, mut namespaces) = Cache::start(namespace_client, path, query, shutdown.clone());
     let mut scheduler = Scheduler::new(client.clone(), recorder);
-    let (mut pods_known, mut nodes_known) = (false, false);
+    let (mut pods_known, mut nodes_known, mut namespaces_known) = (false, false, false);
     loop {
         tokio::select! {
             biased;
@@ -52,11 +54,17 @@ pub async fn run(client: Client, recorder: Recorder, mut shutdown: watch::Receiv
                 Some(change) => scheduler.pod_changed(&change),
                 None => return,
             },
+            change = namespaces.recv() => match change {
+                Some(Change::Synced) => namespaces_known = true,
+                Some(change) => scheduler.namespace_changed(&change),
+                None => return,
+            },
             Some(bound) = scheduler.bindings.join_next() => scheduler.bound(bound),
             () = sleep_until(scheduler.retry.unwrap_or_else(Instant::now)), if scheduler.retry.is_some() => scheduler.hope(),
         }
         // Everything that is known already is taken in before the first decision: a late pod may have taken what an early one would get.
-        if pods_known && nodes_known && pods.is_empty() && nodes.is_empty() {
+        let all_known = pods_known && nodes_known && namespaces_known;
+        if all_known && pods.is_empty() && nodes.is_empty() && namespaces.is_empty() {
             scheduler.work().await;
         }
     }
@@ -96,6 +104,21 @@ impl Scheduler {
         }
     }
 
+    fn namespace_changed(&mut self, change: &Change) {
+        match change {
+            Change::Set(namespace) => {
+                let labels = namespace["metadata"]["labels"].as_object().into_iter().flatten();
+                let text =
+                    |(key, value): (&String, &Value)| (key.clone(), value.as_str().unwrap_or_default().to_owned());
+                if self.snapshot.set_namespace(&Key::of(namespace).name, labels.map(text).collect()) {
+                    self.hope();
+                }
+            }
+            Change::Removed(namespace) => self.snapshot.remove_namespace(&Key::of(namespace).name),
+            Change::Synced => {}
+        }
+    }
+
     fn pod_changed(&mut self, change: &Change) {
         let (pod, is_gone) = match change {
             Change::Set(pod) => (pod, false),
@@ -115,8 +138,11 @@ impl Scheduler {
                     self.hope();
                 }
             }
-            Some(node) if self.snapshot.has(uid, node) => {}
-            Some(node) => self.snapshot.place(uid, node, fit::wants(pod)),
+            Some(node) => {
+                if self.snapshot.place(uid, node, Arc::new(fit::wants(pod))) {
+                    self.waiting.hope_for_company();
+                }
+            }
             None if !is_ours(pod) => self.waiting.remove(&Key::of(pod)),
             None => match self.unbound.get_mut(uid) {
                 Some(seen) => *seen = pod.clone(),
@@ -136,8 +162,9 @@ impl Scheduler {
             let Some((wants, pod)) = self.waiting.first() else { return };
             match self.snapshot.choose(&wants) {
                 Choice::Node(node) => {
-                    self.snapshot.place(uid(&pod), &node, (*wants).clone());
+                    self.snapshot.place(uid(&pod), &node, wants);
                     self.waiting.remove(&Key::of(&pod));
+                    self.waiting.hope_for_company();
                     self.bind(pod, &node);
                 }
                 Choice::None(why) => {
@@ -241,7 +268,7 @@ fn is_told(pod: &Value, why: &str) -> bool {
 /// Takes out of a pod what scheduling does not need.
 fn trim(pod: &mut Value) {
     if let Some(metadata) = pod["metadata"].as_object_mut() {
-        metadata.retain(|field, _| !matches!(field.as_str(), "annotations" | "labels" | "managedFields"));
+        metadata.retain(|field, _| !matches!(field.as_str(), "annotations" | "managedFields"));
     }
     for list in ["initContainers", "containers"] {
         for fields in pod["spec"]

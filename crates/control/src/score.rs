@@ -1,10 +1,10 @@
 //! How good a place each node is for a pod, among those that fit: upstream's default scores and weights. Pure.
 
-use crate::fit::{Amounts, Node, Wants};
+use crate::fit::{Node, Wants};
 
 const BEST: u64 = 100;
-/// What the parts weigh: room left, balance, images, taints, affinity, spread.
-const WEIGHTS: [u64; 6] = [1, 1, 1, 3, 2, 2];
+/// What the parts weigh: room left, balance, images, taints, affinity, spread, near pods.
+const WEIGHTS: [u64; 7] = [1, 1, 1, 3, 2, 2, 2];
 
 /// What is known of one node before it is compared with the others.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -19,14 +19,13 @@ pub struct Raw {
     taints: u64,
     /// What its labels are worth to the pod.
     affinity: u64,
-    /// Pods there that belong together with this one.
-    kin: u64,
+    /// How well pods would be spread, and how good those that are near: 0 to 100.
+    pub others: (u64, u64),
 }
 
 /// Looks at one node. `images`: what those it has of the pod's are worth.
 pub fn raw(wants: &Wants, name: &str, node: &Node, images: u64) -> Raw {
-    let used = |resource: &str| share(wants, node, resource);
-    let (cpu, memory) = (used("cpu"), used("memory"));
+    let [cpu, memory] = shares(wants, node);
     Raw {
         room: BEST - u64::midpoint(cpu, memory),
         // The standard deviation of two shares is half their distance.
@@ -34,16 +33,14 @@ pub fn raw(wants: &Wants, name: &str, node: &Node, images: u64) -> Raw {
         images,
         taints: node.unwanted(wants),
         affinity: wants.affinity.weight(name, &node.labels),
-        kin: wants.group.as_ref().and_then(|group| node.groups.get(group)).copied().unwrap_or(0),
+        others: (0, 0),
     }
 }
 
-/// How much of a resource would be given, in hundredths.
-fn share(wants: &Wants, node: &Node, resource: &str) -> u64 {
-    let amount = |map: &Amounts| map.get(resource).copied().unwrap_or(0);
-    let all = amount(&node.allocatable);
-    let used = amount(&node.requested) + amount(&wants.requests);
-    used.saturating_mul(BEST).checked_div(all).unwrap_or(0).min(BEST)
+/// How much of CPU and memory would be given, in hundredths.
+fn shares(wants: &Wants, node: &Node) -> [u64; 2] {
+    let (all, given, wanted) = (node.allocatable.main(), node.requested.main(), wants.requests.main());
+    [0, 1].map(|at| (given[at] + wanted[at]).saturating_mul(BEST).checked_div(all[at]).unwrap_or(0).min(BEST))
 }
 
 /// The largest of each part: what the others are measured by.
@@ -51,7 +48,6 @@ fn share(wants: &Wants, node: &Node, resource: &str) -> u64 {
 pub struct Most {
     taints: u64,
     affinity: u64,
-    kin: u64,
 }
 
 impl Most {
@@ -60,7 +56,6 @@ impl Most {
         all.fold(Self::default(), |most, raw| Self {
             taints: most.taints.max(raw.taints),
             affinity: most.affinity.max(raw.affinity),
-            kin: most.kin.max(raw.kin),
         })
     }
 
@@ -74,7 +69,8 @@ impl Most {
             raw.images,
             few(raw.taints, self.taints),
             part(raw.affinity, self.affinity).unwrap_or(0),
-            few(raw.kin, self.kin),
+            raw.others.0,
+            raw.others.1,
         ];
         parts.iter().zip(WEIGHTS).map(|(part, weight)| part * weight).sum()
     }
@@ -95,7 +91,7 @@ mod tests {
     fn pod(extra: Value) -> Wants {
         let mut spec = json!({"containers": [{"resources": {"requests": {"cpu": "1", "memory": "1Gi"}}}]});
         spec.as_object_mut().unwrap().extend(extra.as_object().cloned().unwrap_or_default());
-        fit::wants(&json!({"metadata": {"ownerReferences": [{"uid": "set", "controller": true}]}, "spec": spec}))
+        fit::wants(&json!({"spec": spec}))
     }
 
     fn better(wants: &Wants, one: &Node, other: &Node) -> bool {
@@ -107,19 +103,19 @@ mod tests {
     #[test]
     fn room_and_balance_count() {
         let mut full = node(json!({}));
-        full.requested.insert("cpu".into(), 2000);
-        full.requested.insert("memory".into(), 2 << 30);
+        *full.requested.of("cpu") = 2000;
+        *full.requested.of("memory") = 2 << 30;
         assert!(better(&pod(json!({})), &node(json!({})), &full));
         let mut lopsided = node(json!({}));
-        lopsided.requested.insert("cpu".into(), 3000);
+        *lopsided.requested.of("cpu") = 3000;
         let mut even = node(json!({}));
-        even.requested.insert("cpu".into(), 1500);
-        even.requested.insert("memory".into(), 3 << 29);
+        *even.requested.of("cpu") = 1500;
+        *even.requested.of("memory") = 3 << 29;
         assert!(better(&pod(json!({})), &even, &lopsided));
     }
 
     #[test]
-    fn taints_affinity_and_kin_count() {
+    fn taints_and_affinity_count() {
         let shy = node(json!({"taints": [{"key": "k", "effect": "PreferNoSchedule"}]}));
         assert!(better(&pod(json!({})), &node(json!({})), &shy));
         assert!(!better(&pod(json!({"tolerations": [{"operator": "Exists"}]})), &node(json!({})), &shy));
@@ -128,8 +124,5 @@ mod tests {
             {"weight": 1, "preference": preference}]}}});
         let plain = Node { labels: Default::default(), ..node(json!({})) };
         assert!(better(&pod(likes), &node(json!({})), &plain));
-        let mut crowded = node(json!({}));
-        crowded.groups.insert("set".into(), 2);
-        assert!(better(&pod(json!({})), &node(json!({})), &crowded));
     }
 }

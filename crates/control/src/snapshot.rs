@@ -3,21 +3,34 @@
 use std::collections::{BTreeMap, HashMap};
 use std::mem;
 use std::ops::Bound;
+use std::sync::Arc;
 
 use serde_json::Value;
 
 use crate::fit::{self, Node, Wants};
 use crate::locality::Locality;
+use crate::near::Labels;
+use crate::neighbours::{Neighbours, View};
 use crate::score::{self, Most, Raw};
 
 /// All nodes, and where pods are.
 #[derive(Debug, Default)]
 pub struct Snapshot {
     nodes: BTreeMap<String, Node>,
-    placed: HashMap<String, (String, Wants)>,
+    placed: HashMap<String, Placed>,
     locality: Locality,
+    neighbours: Neighbours,
     /// Where the last search ended that did not look at all nodes.
     last: String,
+}
+
+/// A pod that has a node.
+#[derive(Debug)]
+pub struct Placed {
+    /// The node's name.
+    pub node: String,
+    /// What the pod has of it.
+    pub wants: Arc<Wants>,
 }
 
 /// What became of a search for a node.
@@ -38,16 +51,12 @@ impl Snapshot {
         if let Some(old) = self.nodes.get_mut(name) {
             node.requested = mem::take(&mut old.requested);
             node.ports = mem::take(&mut old.ports);
-            node.groups = mem::take(&mut old.groups);
             return mem::replace(old, node).differs(old);
         }
-        self.nodes.insert(name.to_owned(), node);
         // Pods may be known before their node is.
-        let own: Vec<Wants> =
-            self.placed.values().filter(|(node, _)| node == name).map(|(_, wants)| wants.clone()).collect();
-        for wants in own {
-            self.give(name, &wants);
-        }
+        let own = self.placed.values().filter(|placed| placed.node == name);
+        own.for_each(|placed| node.give(&placed.wants));
+        self.nodes.insert(name.to_owned(), node);
         true
     }
 
@@ -57,54 +66,38 @@ impl Snapshot {
         self.locality.remove(name);
     }
 
-    /// Whether a pod is known to be on a node.
-    pub fn has(&self, uid: &str, node: &str) -> bool {
-        self.placed.get(uid).is_some_and(|(place, _)| place == node)
+    /// A namespace is there, new or changed. True if its labels have changed.
+    pub fn set_namespace(&mut self, name: &str, labels: Labels) -> bool {
+        self.neighbours.set_namespace(name, labels)
     }
 
-    /// A pod has a node, or is about to get it. One that is elsewhere leaves there.
-    pub fn place(&mut self, uid: &str, node: &str, mut wants: Wants) {
-        if self.has(uid, node) {
-            return;
+    /// A namespace has gone.
+    pub fn remove_namespace(&mut self, name: &str) {
+        self.neighbours.remove_namespace(name);
+    }
+
+    /// A pod has a node, or is about to get it. One that is elsewhere, or was otherwise, leaves first. False if nothing is new.
+    pub fn place(&mut self, uid: &str, node: &str, wants: Arc<Wants>) -> bool {
+        if self.placed.get(uid).is_some_and(|placed| placed.node == node && placed.wants == wants) {
+            return false;
         }
         self.release(uid);
-        self.give(node, &wants);
-        // Only those who wait for a node ask where images are.
-        wants.images = Vec::new();
-        self.placed.insert(uid.to_owned(), (node.to_owned(), wants));
+        if let Some(node) = self.nodes.get_mut(node) {
+            node.give(&wants);
+        }
+        self.neighbours.come(node, &wants.social);
+        self.placed.insert(uid.to_owned(), Placed { node: node.to_owned(), wants });
+        true
     }
 
     /// A pod takes nothing any more. True if it had taken something.
     pub fn release(&mut self, uid: &str) -> bool {
-        let Some((name, wants)) = self.placed.remove(uid) else { return false };
-        if let Some(node) = self.nodes.get_mut(&name) {
-            for (resource, amount) in &wants.requests {
-                if let Some(given) = node.requested.get_mut(resource) {
-                    *given = given.saturating_sub(*amount);
-                }
-            }
-            for port in &wants.ports {
-                if let Some(at) = node.ports.iter().position(|taken| taken == port) {
-                    node.ports.swap_remove(at);
-                }
-            }
-            if let Some(count) = wants.group.as_ref().and_then(|group| node.groups.get_mut(group)) {
-                *count = count.saturating_sub(1);
-            }
-            node.groups.retain(|_, count| *count > 0);
+        let Some(Placed { node, wants }) = self.placed.remove(uid) else { return false };
+        if let Some(node) = self.nodes.get_mut(&node) {
+            node.take(&wants);
         }
+        self.neighbours.go(&node, &wants.social);
         true
-    }
-
-    fn give(&mut self, name: &str, wants: &Wants) {
-        let Some(node) = self.nodes.get_mut(name) else { return };
-        for (resource, amount) in &wants.requests {
-            *node.requested.entry(resource.clone()).or_default() += amount;
-        }
-        node.ports.extend(wants.ports.iter().cloned());
-        if let Some(group) = &wants.group {
-            *node.groups.entry(group.clone()).or_default() += 1;
-        }
     }
 
     /// The best node for a pod, the first of them in turn among equals. In large clusters not all nodes are looked at: enough that fit are, and
@@ -112,31 +105,35 @@ impl Snapshot {
     pub fn choose(&mut self, wants: &Wants) -> Choice {
         let enough = enough(self.nodes.len());
         let images = self.locality.of(&wants.images, self.nodes.len());
+        let is_lonely = self.neighbours.is_irrelevant(&wants.social);
+        let view = (!is_lonely).then(|| self.neighbours.view(wants, &self.nodes, &self.placed));
         let last = self.last.as_str();
         let (after, before) = ((Bound::Excluded(last), Bound::Unbounded), (Bound::Unbounded, Bound::Included(last)));
         let around = self.nodes.range::<str, _>(after).chain(self.nodes.range::<str, _>(before));
-        let mut fitting: Vec<(&str, Raw)> = Vec::new();
+        let mut fitting: Vec<&Node> = Vec::new();
         let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
-        for (name, node) in around {
-            let misfits = fit::misfits(wants, node);
+        for (_, node) in around {
+            let misfits = misfits(wants, node, view.as_ref());
             if misfits.is_empty() {
-                fitting.push((name, score::raw(wants, name, node, images.score(name))));
+                fitting.push(node);
             }
             misfits.into_iter().for_each(|reason| *reasons.entry(reason).or_default() += 1);
             if fitting.len() == enough {
                 break;
             }
         }
-        let most = Most::of(fitting.iter().map(|(_, raw)| raw));
+        let rate = |node: &&Node| score::raw(wants, &node.name, node, images.score(&node.name));
+        let mut raws: Vec<Raw> = fitting.iter().map(rate).collect();
+        if let Some(view) = view {
+            raws.iter_mut().zip(view.rate(&fitting)).for_each(|(raw, others)| raw.others = others);
+        }
+        let most = Most::of(raws.iter());
         // Of equals `max_by_key` gives the last: turned round, the first.
-        let best = fitting.iter().rev().max_by_key(|(_, raw)| most.score(raw));
-        let Some((name, _)) = best else { return Choice::None(self.refusal(&reasons)) };
-        let name = (*name).to_owned();
-        self.last = if fitting.len() == enough && enough < self.nodes.len() {
-            fitting.last().map(|(name, _)| (*name).to_owned()).unwrap_or_default()
-        } else {
-            String::new()
-        };
+        let best = fitting.iter().zip(&raws).rev().max_by_key(|(_, raw)| most.score(raw));
+        let Some((best, _)) = best else { return Choice::None(self.refusal(&reasons)) };
+        let name = best.name.clone();
+        let is_cut = fitting.len() == enough && enough < self.nodes.len();
+        self.last = fitting.last().filter(|_| is_cut).map(|node| node.name.clone()).unwrap_or_default();
         Choice::Node(name)
     }
 
@@ -149,6 +146,18 @@ impl Snapshot {
         parts.sort();
         format!("0/{} nodes are available: {}.", self.nodes.len(), parts.join(", "))
     }
+}
+
+/// Why a node is no place for a pod; nothing if it is one.
+fn misfits(wants: &Wants, node: &Node, view: Option<&View>) -> Vec<String> {
+    if let Some(reason) = fit::obstacle(wants, node) {
+        return vec![reason.to_owned()];
+    }
+    let own = fit::misfits(wants, node);
+    if !own.is_empty() {
+        return own;
+    }
+    view.and_then(|view| view.misfit(node)).map(str::to_owned).into_iter().collect()
 }
 
 /// So many nodes that fit are enough to choose from: all of a hundred, ever fewer of more, but never fewer than a twentieth.
@@ -172,8 +181,8 @@ mod tests {
         json!({"metadata": {"name": name}, "status": {"allocatable": allocatable}})
     }
 
-    fn wants(cpu: &str) -> Wants {
-        fit::wants(&json!({"spec": {"containers": [{"resources": {"requests": {"cpu": cpu}}}]}}))
+    fn wants(cpu: &str) -> Arc<Wants> {
+        Arc::new(fit::wants(&json!({"spec": {"containers": [{"resources": {"requests": {"cpu": cpu}}}]}})))
     }
 
     #[test]

@@ -80,7 +80,16 @@ impl Waiting {
 
     /// Something has changed: whatever did not fit may fit now.
     pub fn hope(&mut self) {
-        for (wants, group) in self.groups.iter_mut().filter(|(_, group)| group.is_hopeless) {
+        self.hope_for(|_| true);
+    }
+
+    /// A pod has come to a node: those who look for others may have found them.
+    pub fn hope_for_company(&mut self) {
+        self.hope_for(|wants| !wants.social.is_silent());
+    }
+
+    fn hope_for(&mut self, is_meant: impl Fn(&Wants) -> bool) {
+        for (wants, group) in self.groups.iter_mut().filter(|(wants, group)| group.is_hopeless && is_meant(wants)) {
             group.is_hopeless = false;
             if let Some((rank, _)) = group.pods.first_key_value() {
                 self.line.insert(rank.clone(), wants.clone());

@@ -27,7 +27,7 @@ pub(crate) fn run(_: &Bench) -> Result<()> {
         let wants = fit::wants(&json!({"spec": {"containers": [container]}}));
         let choice = snapshot.choose(&wants);
         let Choice::Node(node) = choice else { anyhow::bail!("no node fits: {choice:?}") };
-        snapshot.place(&number.to_string(), &node, wants);
+        snapshot.place(&number.to_string(), &node, wants.into());
     }
     let per_second = DECISIONS as f64 / begun.elapsed().as_secs_f64();
     ensure!(per_second > 0.0, "time passes");
