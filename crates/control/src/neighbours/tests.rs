@@ -202,13 +202,13 @@ fn spreading_as_a_condition() {
             "enough places",
             vec![("a1", web("1")), ("b1", web("1")), ("c1", web("1"))],
             rule(json!({"minDomains": 3})),
-            Some("a2"),
+            Some("a1"),
         ),
         (
             "only those of its own revision",
             vec![("a1", web("1")), ("b1", web("2")), ("c1", web("2"))],
             rule(json!({"matchLabelKeys": ["hash"]})),
-            Some("a2"),
+            Some("a1"),
         ),
     ] {
         let mut snapshot = cluster();
