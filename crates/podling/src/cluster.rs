@@ -108,12 +108,34 @@ impl Role {
 /// A cluster whose servers are elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Joined {
-    /// Where its API is: `https://host:port`.
-    pub(crate) server: String,
+    /// Where its API is: `https://host:port`, of each of its servers.
+    #[serde(alias = "server", deserialize_with = "one_or_several")]
+    pub(crate) servers: Vec<String>,
     /// Its id; [`Facts::id`] is this machine's own.
     pub(crate) cluster: String,
     /// After how many seconds of silence it takes a node for lost.
     pub(crate) grace_seconds: u64,
+}
+
+impl Joined {
+    /// Its servers, as they are written on the command line.
+    pub(crate) fn shown(&self) -> String {
+        self.servers.join(",")
+    }
+}
+
+/// Nodes of earlier versions know one server.
+fn one_or_several<'de, D: serde::Deserializer<'de>>(value: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        One(String),
+        Several(Vec<String>),
+    }
+    Ok(match Written::deserialize(value)? {
+        Written::One(server) => vec![server],
+        Written::Several(servers) => servers,
+    })
 }
 
 impl Place {

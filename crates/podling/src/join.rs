@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, bail, ensure};
-use client::Client;
-use client::transport::Remote;
+use client::transport::{Remote, Several};
+use client::{Client, Transport};
 use http::Uri;
 use ipnet::Ipv4Net;
 use tokio::sync::watch;
@@ -31,8 +31,9 @@ use renew::Renewal;
 /// The options of `join`.
 #[derive(clap::Args, Debug, Clone)]
 pub(crate) struct Options {
-    /// The cluster's API server: https://HOST:PORT [default: the one that was joined before]
-    server: Option<String>,
+    /// The cluster's API server: https://HOST:PORT, or several of them with commas between [default: what was joined before]
+    #[arg(value_name = "SERVER", value_delimiter = ',', value_parser = server_url)]
+    servers: Vec<String>,
     #[command(flatten)]
     pub(crate) place: Place,
     /// What `podling token create` printed on the server; needed once
@@ -114,7 +115,7 @@ async fn serve(options: Options, begun: Instant) -> anyhow::Result<()> {
     let renewing = [tokio::spawn(own), tokio::spawn(others)];
     let running = tokio::spawn(agent.run(shutdown));
     drop(progress);
-    let server = facts.joined.as_ref().map_or("", |joined| joined.server.as_str());
+    let server = facts.joined.as_ref().map(Joined::shown).unwrap_or_default();
     say!("node {} is Ready after {} ms; it belongs to {server}", facts.node_name, begun.elapsed().as_millis());
     signals::ended().await?;
     stop.send_replace(true);
@@ -150,12 +151,12 @@ fn resumed(place: &Place, options: &Options, mut facts: Facts) -> anyhow::Result
     if let Some(name) = options.node_name.as_ref().filter(|name| **name != facts.node_name) {
         bail!("the node in {directory} is called {}, not {name}: {leave}", facts.node_name);
     }
-    if let (Some(server), Some(joined)) = (&options.server, &mut facts.joined) {
-        joined.server.clone_from(server);
+    if let Some(joined) = facts.joined.as_mut().filter(|_| !options.servers.is_empty()) {
+        joined.servers.clone_from(&options.servers);
     }
     facts.node_address = match options.node_ip {
         Some(address) => address,
-        None => address_towards(facts.joined.as_ref().map_or("", |joined| &joined.server))?,
+        None => address_towards(facts.joined.as_ref().map_or(&[][..], |joined| &joined.servers))?,
     };
     facts.listen = SocketAddr::from((facts.node_address, options.port.unwrap_or(facts.listen.port())));
     place.keep(&facts)?;
@@ -186,21 +187,21 @@ async fn await_server(client: &Client, facts: &mut Facts) -> anyhow::Result<()> 
 
 /// The first time: everything that needs the token.
 async fn enter(place: &Place, options: &Options) -> anyhow::Result<Facts> {
-    let server = options.server.as_ref().context("name the server to join: https://HOST:PORT")?;
-    let server = server.trim_end_matches('/').to_owned();
+    let servers = options.servers.clone();
+    ensure!(!servers.is_empty(), "name the server to join: https://HOST:PORT");
     let token =
         options.token.as_ref().context("joining needs --token: `podling token create` on the server makes one")?;
     let node_name = options.node_name.clone().map_or_else(machine_name, Ok)?;
-    let authority_pem = enroll::meet(&server, token).await?;
+    let (server, authority_pem) = enroll::meet(&servers, token).await?;
     let client = enroll::stranger(&server, &authority_pem, token)?;
     enroll::compare_clocks(&client, &server, token).await?;
     let told = enroll::facts(&client, Some(token)).await?;
     let pod_cidr: Ipv4Net = told["podCIDR"].as_str().unwrap_or_default().parse().context("the cluster's range")?;
     check_range(pod_cidr)?;
     let credential = enroll::certificate(&client, &node_name, Usage::Client, &[], Some(token)).await?;
-    let node_address = options.node_ip.map_or_else(|| address_towards(&server), Ok)?;
+    let node_address = options.node_ip.map_or_else(|| address_towards(&servers), Ok)?;
     let joined = Joined {
-        server,
+        servers,
         cluster: told["id"].as_str().unwrap_or_default().to_owned(),
         grace_seconds: told["nodeGraceSeconds"].as_str().and_then(|text| text.parse().ok()).unwrap_or(40),
     };
@@ -238,8 +239,19 @@ fn check_range(range: Ipv4Net) -> anyhow::Result<()> {
     }
 }
 
-/// The address of this machine on its way to a server.
-fn address_towards(server: &str) -> anyhow::Result<Ipv4Addr> {
+/// The address of this machine on its way to the first of the servers whose name means something.
+fn address_towards(servers: &[String]) -> anyhow::Result<Ipv4Addr> {
+    let mut failed = None;
+    for server in servers {
+        match address_towards_one(server) {
+            Ok(address) => return Ok(address),
+            Err(error) => failed = failed.or(Some(error)),
+        }
+    }
+    Err(failed.context("this node knows no server: name one")?)
+}
+
+fn address_towards_one(server: &str) -> anyhow::Result<Ipv4Addr> {
     let uri: Uri = server.parse().with_context(|| format!("reading the server's address \"{server}\""))?;
     let host = uri.host().unwrap_or_default();
     let doing = || format!("finding the way to {host}");
@@ -249,6 +261,19 @@ fn address_towards(server: &str) -> anyhow::Result<Ipv4Addr> {
     match socket.local_addr().with_context(doing)?.ip() {
         IpAddr::V4(address) => Ok(address),
         IpAddr::V6(address) => bail!("the way to {host} begins at {address}: name an IPv4 address with --node-ip"),
+    }
+}
+
+/// A server as it is written on the command line.
+fn server_url(text: &str) -> Result<String, String> {
+    let uri: Uri = text.parse().map_err(|error| format!("{error}"))?;
+    match (uri.scheme_str(), uri.host()) {
+        (Some("https"), Some(host)) if !host.is_empty() => {
+            // Without a port, the usual one is meant, not that of web pages.
+            let port = if uri.port().is_none() { ":6443" } else { "" };
+            Ok(format!("{}{port}", text.trim_end_matches('/')))
+        }
+        _ => Err("the server's address is https://HOST:PORT".to_owned()),
     }
 }
 
@@ -272,7 +297,11 @@ pub(crate) fn membership(place: &Place, facts: &Facts) -> anyhow::Result<Members
     let authority_pem = read_authority(place)?;
     let keys = Keys::new(&credential)?;
     let trust = Trust { authorities_pem: Some(authority_pem.clone()), keys: Some(keys.clone()), ..Trust::default() };
-    let client = Client::new(Arc::new(Remote::new(&joined.server, &trust)?), "podling");
+    let transport: Arc<dyn Transport> = match &joined.servers[..] {
+        [server] => Arc::new(Remote::new(server, &trust)?),
+        servers => Arc::new(Several::new(servers, &facts.node_name, &trust)?),
+    };
+    let client = Client::new(transport, "podling");
     Ok(Membership { client, authority_pem, credential, keys })
 }
 
@@ -317,4 +346,33 @@ fn agent(options: &Options, place: &Place, facts: &Facts, member: &Membership) -
         vni: network::mesh::vni(&joined.cluster),
         backend: options.ways.backend,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_are_read_as_people_write_them() {
+        assert_eq!(server_url("https://a").as_deref(), Ok("https://a:6443"));
+        assert_eq!(server_url("https://192.0.2.1:7443/").as_deref(), Ok("https://192.0.2.1:7443"));
+        assert_eq!(server_url("https://[2001:db8::1]").as_deref(), Ok("https://[2001:db8::1]:6443"));
+        for bad in ["http://a:6443", "a:6443", "a", "", "https://"] {
+            assert!(server_url(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_node_that_joined_one_server_still_knows_it() {
+        let joined = |server: &str| -> Joined {
+            serde_json::from_str(&format!("{{{server}, \"cluster\": \"12345678\", \"grace_seconds\": 40}}"))
+                .expect("facts")
+        };
+        let one = joined("\"server\": \"https://a:6443\"");
+        assert_eq!(one.shown(), "https://a:6443");
+        let two = joined("\"servers\": [\"https://a:6443\", \"https://b:6443\"]");
+        assert_eq!(two.shown(), "https://a:6443,https://b:6443");
+        let again: Joined = serde_json::from_value(serde_json::to_value(&two).expect("JSON")).expect("facts");
+        assert_eq!(again, two);
+    }
 }

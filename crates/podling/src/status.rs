@@ -27,7 +27,7 @@ pub(crate) fn run(place: &Place) -> anyhow::Result<ExitCode> {
     };
     let cluster = facts.cluster();
     let api = match &facts.joined {
-        Some(joined) => joined.server.clone(),
+        Some(joined) => joined.shown(),
         None => format!("https://{}", facts.listen),
     };
     say!("cluster   {cluster} in {directory}, process {pid}");

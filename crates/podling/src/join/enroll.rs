@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow, bail, ensure};
+use anyhow::{Context, anyhow, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use client::resource::CERTIFICATE_REQUESTS;
@@ -27,12 +27,21 @@ const DECISION: Duration = Duration::from_secs(30);
 /// Clocks may differ by so much.
 const CLOCKS: SignedDuration = SignedDuration::from_mins(5);
 
-/// The certificate of the authority that the token speaks of, as the server at `url` shows it.
-pub(super) async fn meet(url: &str, token: &Token) -> anyhow::Result<String> {
-    let uri: Uri = url.parse().with_context(|| format!("reading the server's address \"{url}\""))?;
-    let host = uri.host().with_context(|| format!("the server's address \"{url}\" names no host"))?;
-    ensure!(uri.scheme_str() == Some("https"), "the server's address is https://HOST:PORT, not \"{url}\"");
-    let chain = wire::dial::shown_chain(host, uri.port_u16().unwrap_or(6443)).await?;
+/// The first of the servers that answers, and the certificate of the authority that the token speaks of, as that server shows it.
+pub(super) async fn meet(servers: &[String], token: &Token) -> anyhow::Result<(String, String)> {
+    let mut unreachable = None;
+    for url in servers {
+        let uri: Uri = url.parse().with_context(|| format!("reading the server's address \"{url}\""))?;
+        let host = uri.host().with_context(|| format!("the server's address \"{url}\" names no host"))?;
+        match wire::dial::shown_chain(host, uri.port_u16().unwrap_or(6443)).await {
+            Ok(chain) => return Ok((url.clone(), compare(url, &chain, token)?)),
+            Err(error) => unreachable = unreachable.or(Some(error)),
+        }
+    }
+    Err(unreachable.context("name the server to join: https://HOST:PORT")?.into())
+}
+
+fn compare(url: &str, chain: &[Vec<u8>], token: &Token) -> anyhow::Result<String> {
     match chain.iter().find(|certificate| token::digest(certificate) == token.digest) {
         Some(authority) => Ok(wire::identity::to_pem(authority)),
         None => {
