@@ -77,7 +77,12 @@ impl Path {
             let other = 1 - number;
             let config = Config { prefix: "plt".into(), table: "podling".into(), range: "10.42.0.0/16".parse()? };
             let own = Own { address: machine.address(), blocks: vec![block(number)?], vni: vni("bench") };
-            let peer = Peer { name: "peer".into(), address: machines[other].address(), blocks: vec![block(other)?] };
+            let peer = Peer {
+                name: "peer".into(),
+                address: machines[other].address(),
+                blocks: vec![block(other)?],
+                path_mtu: None,
+            };
             let (attachment, outer) = machine.namespace().inside(|| -> Result<_> {
                 let host = Host::open(config)?;
                 host.apply(&[])?;

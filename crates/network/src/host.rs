@@ -264,7 +264,7 @@ fn uplink() -> Result<Uplink> {
     Ok(Uplink { address, mtu: link.map_or(Ok(DEFAULT_MTU), |index| mtu(&socket, index))? })
 }
 
-fn mtu(socket: &Socket, index: u32) -> Result<u32> {
+pub(crate) fn mtu(socket: &Socket, index: u32) -> Result<u32> {
     let link = socket.query(route::link_numbered(index)).doing(|| format!("look at link {index}"))?;
     let mtu = link.find_u32(route::LINK_HEADER, route::IFLA_MTU).unwrap_or(DEFAULT_MTU);
     // Loopback's would be too large for what lies behind.

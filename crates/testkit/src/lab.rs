@@ -207,6 +207,11 @@ impl Machine {
         self.address
     }
 
+    /// What it is plugged into.
+    pub fn wire(&self) -> &Wire {
+        &self.wire
+    }
+
     /// Where it lives.
     pub fn namespace(&self) -> &Namespace {
         &self.namespace

@@ -112,8 +112,8 @@ impl Host {
 
 fn target(route: &Route, tunnel: Option<u32>) -> Option<BlockRoute> {
     let target = match route.next {
-        Next::Link { link, via } => Target::Next { link, via, is_onlink: false },
-        Next::Tunnel { via } => Target::Next { link: tunnel?, via, is_onlink: true },
+        Next::Link { link, via } => Target::Next { link, via, is_onlink: false, mtu: route.mtu },
+        Next::Tunnel { via } => Target::Next { link: tunnel?, via, is_onlink: true, mtu: route.mtu },
         Next::Own => Target::Nowhere,
     };
     Some(BlockRoute { block: route.block, target })
@@ -136,7 +136,7 @@ fn complain(mesh: &mut Mesh, route: &BlockRoute, error: &io::Error) -> Result<()
     Ok(())
 }
 
-fn look_up(socket: &Socket, address: Ipv4Addr) -> Result<Option<Way>> {
+pub(crate) fn look_up(socket: &Socket, address: Ipv4Addr) -> Result<Option<Way>> {
     let Ok(answer) = socket.query(route::lookup(address)) else {
         return Ok(None);
     };

@@ -11,6 +11,7 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use apply::look_up;
 pub use plan::{Mesh, Way, plan};
 
 /// UDP port of the tunnel, as Linux had it before the number was registered and as everybody has it in their firewalls.
@@ -39,6 +40,9 @@ pub struct Peer {
     pub address: Ipv4Addr,
     /// Its blocks; the first one names the tunnel's end.
     pub blocks: Vec<Ipv4Net>,
+    /// The largest packet that was seen to get to its address, if that was tried: see [`crate::probe`].
+    #[serde(default)]
+    pub path_mtu: Option<u32>,
 }
 
 /// Which kind of way to take.

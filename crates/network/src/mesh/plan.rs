@@ -47,6 +47,8 @@ pub struct Route {
     pub block: Ipv4Net,
     /// They are here.
     pub next: Next,
+    /// The largest packet, where it is less than what the link takes.
+    pub mtu: Option<u32>,
 }
 
 /// A far end of the tunnel.
@@ -103,7 +105,7 @@ impl Mesh {
 pub fn plan(own: &Own, range: Ipv4Net, peers: &[Peer], ways: &[Option<Way>], backend: Backend) -> Mesh {
     let mut mesh = Mesh { routes: Vec::new(), tunnel: None, ends: Vec::new(), states: Vec::new() };
     for block in own.blocks.iter().map(Ipv4Net::trunc) {
-        mesh.routes.push(Route { block, next: Next::Own });
+        mesh.routes.push(Route { block, next: Next::Own, mtu: None });
     }
     let mut tunnel_mtu = None;
     for (number, peer) in peers.iter().enumerate() {
@@ -112,15 +114,17 @@ pub fn plan(own: &Own, range: Ipv4Net, peers: &[Peer], ways: &[Option<Way>], bac
         let state = PeerState { peer: peer.clone(), reach: Reach::Nowhere, mtu: 0, problems };
         let state = match choose(own, peer, way, backend) {
             Ok((way, true)) => {
-                let mtu = way.mtu.saturating_sub(VXLAN_OVERHEAD);
-                tunnel_mtu = Some(tunnel_mtu.map_or(mtu, |least: u32| least.min(mtu)));
-                through_tunnel(&mut mesh, peer, &blocks);
+                let mtu = path_mtu(peer, way).saturating_sub(VXLAN_OVERHEAD);
+                tunnel_mtu = tunnel_mtu.max(Some(mtu));
+                through_tunnel(&mut mesh, peer, &blocks, mtu);
                 PeerState { reach: Reach::Vxlan { link: way.link_name.clone() }, mtu, ..state }
             }
             Ok((way, false)) => {
                 let next = Next::Link { link: way.link, via: peer.address };
-                mesh.routes.extend(blocks.iter().map(|block| Route { block: *block, next }));
-                PeerState { reach: Reach::Route { link: way.link_name.clone() }, mtu: way.mtu, ..state }
+                let mtu = path_mtu(peer, way);
+                let narrower = (mtu < way.mtu).then_some(mtu);
+                mesh.routes.extend(blocks.iter().map(|block| Route { block: *block, next, mtu: narrower }));
+                PeerState { reach: Reach::Route { link: way.link_name.clone() }, mtu, ..state }
             }
             Err(problem) => {
                 let mut state = state;
@@ -130,8 +134,17 @@ pub fn plan(own: &Own, range: Ipv4Net, peers: &[Peer], ways: &[Option<Way>], bac
         };
         mesh.states.push(state);
     }
+    // The tunnel takes what the widest of its paths takes; the routes say where it is less.
+    for route in mesh.routes.iter_mut().filter(|route| matches!(route.next, Next::Tunnel { .. })) {
+        route.mtu = route.mtu.filter(|mtu| Some(*mtu) < tunnel_mtu);
+    }
     mesh.tunnel = tunnel_mtu.and_then(|mtu| near_end(own, mtu));
     mesh
+}
+
+/// What was seen to get there counts for more than what the kernel believes, which may be larger and is forgotten after minutes.
+fn path_mtu(peer: &Peer, way: &Way) -> u32 {
+    peer.path_mtu.map_or(way.mtu, |seen| seen.min(way.mtu))
 }
 
 /// The way to take, and whether through the tunnel.
@@ -175,7 +188,7 @@ fn overlaps(one: &Ipv4Net, other: &Ipv4Net) -> bool {
     one.contains(&other.network()) || other.contains(&one.network())
 }
 
-fn through_tunnel(mesh: &mut Mesh, peer: &Peer, blocks: &[Ipv4Net]) {
+fn through_tunnel(mesh: &mut Mesh, peer: &Peer, blocks: &[Ipv4Net], mtu: u32) {
     // Its first block names its end there as well, whatever is thought of the block here.
     let (Some(first), false) = (peer.blocks.first(), blocks.is_empty()) else {
         return;
@@ -183,7 +196,7 @@ fn through_tunnel(mesh: &mut Mesh, peer: &Peer, blocks: &[Ipv4Net]) {
     let address = first.network();
     mesh.ends.push(End { address, mac: tunnel_mac(peer.address), machine: peer.address });
     let next = Next::Tunnel { via: address };
-    mesh.routes.extend(blocks.iter().map(|block| Route { block: *block, next }));
+    mesh.routes.extend(blocks.iter().map(|block| Route { block: *block, next, mtu: Some(mtu) }));
 }
 
 fn near_end(own: &Own, mtu: u32) -> Option<Tunnel> {
@@ -207,7 +220,12 @@ mod tests {
 
     fn peer(number: u8, blocks: &[&str]) -> Peer {
         let address = Ipv4Addr::new(192, 0, 2, number);
-        Peer { name: format!("n{number}"), address, blocks: blocks.iter().map(|block| net(block)).collect() }
+        Peer {
+            name: format!("n{number}"),
+            address,
+            blocks: blocks.iter().map(|block| net(block)).collect(),
+            path_mtu: None,
+        }
     }
 
     fn way(has_gateway: bool) -> Option<Way> {
@@ -239,6 +257,22 @@ mod tests {
         assert_eq!(mesh.ends, [End { address: end, mac: [0x0a, 0x59, 192, 0, 2, 3], machine: peers[1].address }]);
         assert_eq!(mesh.neighbours(), [peers[0].address]);
         assert_eq!((mesh.states[0].mtu, mesh.states[1].mtu), (1500, 1450));
+    }
+
+    #[test]
+    fn what_a_path_takes_is_on_its_routes() {
+        let narrow = |number, blocks: &[&str], mtu| Peer { path_mtu: Some(mtu), ..peer(number, blocks) };
+        let peers = [
+            narrow(2, &["10.42.1.0/26"], 1400),
+            narrow(3, &["10.42.2.0/26"], 1400),
+            narrow(4, &["10.42.3.0/26"], 1500),
+            narrow(5, &["10.42.4.0/26"], 9000),
+        ];
+        let mesh = planned(&peers, &[way(false), way(true), way(true), way(false)], Backend::Auto);
+        let mtus: Vec<Option<u32>> = mesh.routes.iter().skip(1).map(|route| route.mtu).collect();
+        assert_eq!(mtus, [Some(1400), Some(1350), None, None]);
+        let told: Vec<u32> = mesh.states.iter().map(|state| state.mtu).collect();
+        assert_eq!((told.as_slice(), mesh.tunnel.expect("a tunnel").mtu), ([1400, 1350, 1450, 1500].as_slice(), 1450));
     }
 
     #[test]

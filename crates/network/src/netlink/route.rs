@@ -272,7 +272,13 @@ const RTAX_MTU: u16 = 2;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
     /// Behind this machine on this link.
-    Next { link: u32, via: Ipv4Addr, is_onlink: bool },
+    Next {
+        link: u32,
+        via: Ipv4Addr,
+        is_onlink: bool,
+        /// The largest packet, where it is less than what the link takes.
+        mtu: Option<u32>,
+    },
     /// Nowhere: who asks is told so.
     Nowhere,
 }
@@ -308,7 +314,13 @@ impl BlockRoute {
         let fixed = [INET, bits, 0, 0, MAIN_TABLE, PROTOCOL_OURS, SCOPE_UNIVERSE, route_kind, route_flags, 0, 0, 0];
         let message = Message::new(kind, flags, &fixed).attr(RTA_DST, &self.block.network().octets());
         match self.target {
-            Target::Next { link, via, .. } => message.attr(RTA_GATEWAY, &via.octets()).u32(RTA_OIF, link),
+            Target::Next { link, via, mtu, .. } => {
+                let message = message.attr(RTA_GATEWAY, &via.octets()).u32(RTA_OIF, link);
+                match mtu {
+                    Some(mtu) => message.nest(RTA_METRICS, |metrics| metrics.u32(RTAX_MTU, mtu)),
+                    None => message,
+                }
+            }
             Target::Nowhere => message,
         }
     }
@@ -327,6 +339,7 @@ impl BlockRoute {
                 link: received.find_u32(ROUTE_HEADER, RTA_OIF)?,
                 via: received.find(ROUTE_HEADER, RTA_GATEWAY).and_then(ipv4)?,
                 is_onlink: byte(8)? & ONLINK != 0,
+                mtu: metric_mtu(received),
             }
         };
         Some(BlockRoute { block: Ipv4Net::new(network, byte(1)?).ok()?, target })
@@ -355,14 +368,18 @@ pub(crate) fn read_lookup(received: &Received) -> Option<Found> {
         return None;
     }
     let has = |attribute| received.find(ROUTE_HEADER, attribute).is_some();
-    let metrics = received.find(ROUTE_HEADER, RTA_METRICS).unwrap_or(&[]);
-    let mtu = Attributes(metrics).find(|(kind, _)| *kind == RTAX_MTU).and_then(|(_, value)| i32_at(value, 0));
     Some(Found {
         link: received.find_u32(ROUTE_HEADER, RTA_OIF)?,
         is_local: kind == LOCAL,
         has_gateway: has(RTA_GATEWAY) || has(RTA_VIA),
-        mtu: mtu.filter(|mtu| *mtu > 0).map(|mtu| mtu as u32),
+        mtu: metric_mtu(received),
     })
+}
+
+fn metric_mtu(received: &Received) -> Option<u32> {
+    let metrics = received.find(ROUTE_HEADER, RTA_METRICS)?;
+    let (_, value) = Attributes(metrics).find(|(kind, _)| *kind == RTAX_MTU)?;
+    i32_at(value, 0).filter(|mtu| *mtu > 0).map(|mtu| mtu as u32)
 }
 
 pub(super) fn ipv4(bytes: &[u8]) -> Option<Ipv4Addr> {

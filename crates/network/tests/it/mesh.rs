@@ -64,7 +64,7 @@ impl Node {
     }
 
     fn peer(&self) -> Peer {
-        Peer { name: self.name.clone(), address: self.own.address, blocks: self.own.blocks.clone() }
+        Peer { name: self.name.clone(), address: self.own.address, blocks: self.own.blocks.clone(), path_mtu: None }
     }
 
     fn mesh(&self, peers: &[Peer], backend: Backend) -> Vec<PeerState> {
@@ -254,6 +254,51 @@ fn a_narrow_backbone_swallows_no_large_packets() {
         std::io::Write::write_all(&mut stream, &vec![7; 8 << 20]).expect("write");
     });
     assert_eq!(receiver.join().expect("received"), 8 << 20);
+}
+
+#[test]
+fn what_a_path_takes_is_found_and_told() {
+    if !is_possible() {
+        return;
+    }
+    let cluster = Cluster::new(Backend::Auto);
+    cluster.lab.set_backbone_mtu(1400).expect("narrow");
+    let [first, second, third, fourth, last] = cluster.nodes.as_slice() else { panic!("five nodes") };
+    let nobody = Ipv4Addr::new(198, 18, 1, 200);
+    let all = [second, last].map(|node| node.own.address);
+    let look = || first.inside(|| network::probe::largest(&[all[0], all[1], nobody]).expect("look"));
+    assert_eq!(look(), [Some(1500), Some(1400), None]);
+    // Also where nobody tells who sends too much.
+    first.machine.wire().router().run("nft add table ip quiet").expect("a table");
+    let chain = "nft add chain ip quiet out { type filter hook output priority 0 ; }";
+    first.machine.wire().router().run(chain).expect("a chain");
+    let rule = "nft add rule ip quiet out icmp type destination-unreachable drop";
+    first.machine.wire().router().run(rule).expect("a rule");
+    first.run("ip route flush cache");
+    assert_eq!(look()[1], Some(1400));
+    let quality = first.inside(|| network::probe::quality(&[all[0], nobody]).expect("look"));
+    assert!(quality[0].latency_us.is_some() && quality[0].lost == 0, "{quality:?}");
+    assert!(quality[1].latency_us.is_none() && quality[1].lost == quality[1].sent, "{quality:?}");
+
+    // What was found is on the routes, and a sender is told by its own machine.
+    let mut peers = cluster.peers_of(first);
+    for peer in peers.iter_mut().filter(|peer| peer.name != second.name && peer.name != third.name) {
+        peer.path_mtu = Some(1400);
+    }
+    let states = first.mesh(&peers, Backend::Auto);
+    assert_eq!(states.iter().map(|state| state.mtu).collect::<Vec<_>>(), [1500, 1500, 1350, 1350]);
+    let full = first.run("ip route");
+    assert_eq!(first.mesh(&peers, Backend::Auto).len(), 4);
+    assert_eq!(first.run("ip route"), full, "the same again changes something");
+    peers.iter_mut().filter(|peer| peer.name == fourth.name).for_each(|peer| peer.path_mtu = Some(1450));
+    first.mesh(&peers, Backend::Auto);
+    let routes = first.run("ip route");
+    let narrow = |node: &Node| {
+        routes.lines().any(|line| line.contains(&node.own.blocks[0].to_string()) && line.contains("mtu 1350"))
+    };
+    assert!(narrow(last) && !narrow(fourth), "{routes}");
+    let largest = first.pod.inside(|| network::probe::largest(&[last.pod_address]).expect("look"));
+    assert_eq!(largest, [Some(1350)]);
 }
 
 #[test]
