@@ -1,5 +1,6 @@
-//! `network`: which blocks of addresses each node has, and how it reaches the others.
+//! `network`: which blocks of addresses each node has, how it reaches the others and how good that is, and what is in the way.
 
+use futures_util::future::join_all;
 use serde_json::Value;
 
 use crate::failure::Failure;
@@ -33,6 +34,16 @@ struct Machine {
     pods: usize,
     /// What the node says; an error if it cannot be asked.
     ways: Result<Vec<Way>, String>,
+    /// What of others drops what the node forwards.
+    obstacles: Vec<Obstacle>,
+}
+
+/// A chain of somebody else's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Obstacle {
+    /// Family, table and name.
+    chain: String,
+    cure: Vec<String>,
 }
 
 /// How one node reaches another.
@@ -43,6 +54,10 @@ struct Way {
     kind: String,
     link: String,
     mtu: u64,
+    /// None: nobody answered, or nobody asked.
+    latency_us: Option<u64>,
+    /// Questions without an answer, of how many.
+    lost: Option<(u64, u64)>,
     problems: Vec<String>,
 }
 
@@ -62,15 +77,29 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
 async fn machines(session: &Session) -> Result<Vec<Machine>, Failure> {
     let nodes = session.list(&session.collection(target::core("nodes"), true), &[]).await?;
     let pods = session.list(&session.collection(target::core("pods"), true), &[]).await?;
-    let mut machines = Vec::new();
-    for node in &nodes {
+    let ask = async |node: &Value| {
         let name = api::meta::name(node);
         let path = format!("{}/proxy/network", session.object(target::core("nodes"), name));
-        let ways = session.call(Call::get(path)).await.map(|answer| ways(&answer)).map_err(|failure| failure.lines());
+        let answer = session.call(Call::get(path)).await.map_err(|failure| failure.lines());
         let on_node = |pod: &&Value| pod["spec"]["nodeName"] == name && pod["spec"]["hostNetwork"] != true;
-        machines.push(Machine { pods: pods.iter().filter(on_node).count(), ways, ..machine(node) });
-    }
-    Ok(machines)
+        let obstacles = answer.as_ref().map(obstacles).unwrap_or_default();
+        Machine {
+            pods: pods.iter().filter(on_node).count(),
+            ways: answer.map(|answer| ways(&answer)),
+            obstacles,
+            ..machine(node)
+        }
+    };
+    // All at once: each needs a moment to measure.
+    Ok(join_all(nodes.iter().map(ask)).await)
+}
+
+fn obstacles(answer: &Value) -> Vec<Obstacle> {
+    let read = |found: &Value| Obstacle {
+        chain: ["family", "table", "chain"].map(|part| text(&found[part])).join(" "),
+        cure: found["cure"].as_array().into_iter().flatten().map(text).collect(),
+    };
+    answer["obstacles"].as_array().into_iter().flatten().map(read).collect()
 }
 
 fn machine(node: &Value) -> Machine {
@@ -82,11 +111,13 @@ fn machine(node: &Value) -> Machine {
         blocks: node["spec"]["podCIDRs"].as_array().into_iter().flatten().map(text).collect(),
         pods: 0,
         ways: Ok(Vec::new()),
+        obstacles: Vec::new(),
     }
 }
 
 fn ways(answer: &Value) -> Vec<Way> {
-    let read = |state: &Value| {
+    let read = |(number, state): (usize, &Value)| {
+        let quality = &answer["quality"][number];
         // A word, or a word with what it needs.
         let (kind, link) = match &state["reach"] {
             Value::Object(reach) => {
@@ -100,39 +131,54 @@ fn ways(answer: &Value) -> Vec<Way> {
             kind,
             link,
             mtu: state["mtu"].as_u64().unwrap_or(0),
+            latency_us: quality["latency_us"].as_u64(),
+            lost: quality["lost"].as_u64().zip(quality["sent"].as_u64()),
             problems: state["problems"].as_array().into_iter().flatten().map(text).collect(),
         }
     };
-    answer["peers"].as_array().into_iter().flatten().map(read).collect()
+    answer["peers"].as_array().into_iter().flatten().enumerate().map(read).collect()
 }
 
 fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
-/// Each node with a line for each way.
+const HEADER: [&str; 11] =
+    ["NODE", "ADDRESS", "BLOCKS", "PODS", "PEER", "WAY", "LINK", "MTU", "LATENCY", "LOST", "PROBLEM"];
+
+/// Each node with a line for each way, and what is in the way below.
 fn table(machines: &[Machine]) -> String {
-    let header =
-        ["NODE", "ADDRESS", "BLOCKS", "PODS", "PEER", "WAY", "LINK", "MTU", "PROBLEM"].map(str::to_owned).to_vec();
-    let mut rows = vec![header];
+    let mut rows = vec![HEADER.map(str::to_owned).to_vec()];
     for machine in machines {
         let own = [machine.name.clone(), machine.address.clone(), machine.blocks.join(","), machine.pods.to_string()];
         let blank = ["", "", "", ""].map(str::to_owned);
         let lines = match &machine.ways {
-            Ok(ways) if ways.is_empty() => vec![["-", "-", "-", "-", ""].map(str::to_owned)],
+            Ok(ways) if ways.is_empty() => vec![["-", "-", "-", "-", "-", "-", ""].map(str::to_owned)],
             Ok(ways) => ways.iter().map(cells).collect(),
-            Err(why) => vec![["?", "?", "?", "?", why].map(str::to_owned)],
+            Err(why) => vec![["?", "?", "?", "?", "?", "?", why].map(str::to_owned)],
         };
         for (number, line) in lines.into_iter().enumerate() {
             rows.push(if number == 0 { &own } else { &blank }.iter().cloned().chain(line).collect());
         }
     }
-    Table::default().lines(&rows)
+    let found = machines.iter().flat_map(|machine| machine.obstacles.iter().map(move |it| told(&machine.name, it)));
+    Table::default().lines(&rows) + &found.collect::<String>()
 }
 
-fn cells(way: &Way) -> [String; 5] {
-    let link = if way.link.is_empty() { "-".to_owned() } else { way.link.clone() };
-    [way.peer.clone(), way.kind.clone(), link, way.mtu.to_string(), way.problems.join("; ")]
+fn told(node: &str, obstacle: &Obstacle) -> String {
+    let chain = &obstacle.chain;
+    let cure: String = obstacle.cure.iter().map(|line| format!("  {line}\n")).collect();
+    format!(
+        "\nnode {node} drops what its pods send further: chain {chain} is another program's; until that writes it anew, this helps:\n{cure}"
+    )
+}
+
+fn cells(way: &Way) -> [String; 7] {
+    let known = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    let link = known(Some(way.link.clone()).filter(|link| !link.is_empty()));
+    let latency = known(way.latency_us.map(|us| format!("{}.{:02} ms", us / 1000, us % 1000 / 10)));
+    let lost = known(way.lost.map(|(lost, sent)| format!("{lost}/{sent}")));
+    [way.peer.clone(), way.kind.clone(), link, way.mtu.to_string(), latency, lost, way.problems.join("; ")]
 }
 
 /// Pairs of nodes with how the one reaches the other; both directions as one where they are the same.
@@ -198,7 +244,11 @@ mod tests {
         let said =
             |peer: &str, reach: Value| json!({"peer": {"name": peer}, "reach": reach, "mtu": 1450, "problems": []});
         let mut all = vec![node("a", "10.0.0.0/26"), node("b.x", "10.0.0.64/26")];
-        all[0].ways = Ok(ways(&json!({"peers": [said("b.x", json!({"vxlan": {"link": "eth0"}}))]})));
+        let quality = json!([{"latency_us": 1234, "sent": 5, "lost": 1}]);
+        let peers = json!([said("b.x", json!({"vxlan": {"link": "eth0"}}))]);
+        all[0].ways = Ok(ways(&json!({"peers": peers, "quality": quality})));
+        let found = json!([{"family": "ip", "table": "filter", "chain": "FORWARD", "cure": ["nft insert"]}]);
+        all[0].obstacles = obstacles(&json!({"obstacles": found}));
         all[1].ways = Ok(ways(
             &json!({"peers": [said("a", json!({"vxlan": {"link": "eth0"}})), said("gone", json!("nowhere"))]}),
         ));
@@ -209,8 +259,12 @@ mod tests {
     fn ways_are_lines_of_their_node() {
         let shown = table(&three());
         let lines: Vec<Vec<&str>> = shown.lines().map(|line| line.split_whitespace().collect()).collect();
-        assert_eq!(lines[1], ["a", "192.0.2.1", "10.0.0.0/26", "0", "b.x", "vxlan", "eth0", "1450"]);
-        assert_eq!(lines[3], ["gone", "nowhere", "-", "1450"]);
+        assert_eq!(
+            lines[1],
+            ["a", "192.0.2.1", "10.0.0.0/26", "0", "b.x", "vxlan", "eth0", "1450", "1.23", "ms", "1/5"]
+        );
+        assert_eq!(lines[3], ["gone", "nowhere", "-", "1450", "-", "-"]);
+        assert!(shown.ends_with("this helps:\n  nft insert\n"), "{shown}");
     }
 
     #[test]

@@ -129,6 +129,14 @@ impl Addresses {
         self.host.mesh(own, peers, backend).map_err(|error| Error::failed("leading to other nodes", error))
     }
 
+    /// Chains of others that drop what this machine forwards.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] when the kernel refuses.
+    pub fn obstacles(&self) -> Result<Vec<network::Obstacle>, Error> {
+        self.host.obstacles().map_err(|error| Error::failed("looking for rules of others", error))
+    }
+
     /// How the sandbox of this name gets this address.
     ///
     /// # Errors

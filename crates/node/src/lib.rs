@@ -21,6 +21,7 @@ mod heart;
 pub mod images;
 pub mod logs;
 pub mod observe;
+mod paths;
 mod peers;
 pub mod plan;
 pub mod pod;

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use crate::Error;
 use crate::agent::{Shared, text};
+use crate::paths::Paths;
 
 /// What failed is tried again after this time.
 const RETRY: Duration = Duration::from_secs(5);
@@ -36,6 +37,7 @@ impl Peers {
         let (nodes, mut changes) = Cache::start_trimmed(client, path, Vec::new(), trim, shutdown.clone());
         let mut known: Option<(Own, Vec<Peer>)> = None;
         let (mut is_synced, mut retry) = (false, None);
+        let mut paths = Paths::new();
         loop {
             let again = async {
                 match retry {
@@ -46,6 +48,7 @@ impl Peers {
             tokio::select! {
                 () = wire::listen::stopped(&mut shutdown) => return,
                 () = again => {}
+                () = paths.changed() => {}
                 change = changes.recv() => match change {
                     Some(Change::Synced) => is_synced = true,
                     Some(_) => {}
@@ -56,7 +59,9 @@ impl Peers {
             if !is_synced || !changes.is_empty() {
                 continue;
             }
-            let wanted = self.wanted(&nodes.list());
+            let mut wanted = self.wanted(&nodes.list());
+            paths.want(wanted.1.iter().map(|peer| peer.address));
+            wanted.1.iter_mut().for_each(|peer| peer.path_mtu = paths.to(peer.address));
             if known.as_ref() == Some(&wanted) && retry.is_none() {
                 continue;
             }
@@ -111,7 +116,7 @@ fn peers(nodes: &[Arc<Value>], own: &str) -> Vec<Peer> {
         let address = internal["address"].as_str()?.parse().ok()?;
         let blocks = blocks(node);
         let is_whole = !blocks.is_empty();
-        is_whole.then(|| Peer { name: text(node, "/metadata/name").to_owned(), address, blocks })
+        is_whole.then(|| Peer { name: text(node, "/metadata/name").to_owned(), address, blocks, path_mtu: None })
     };
     others.filter_map(read).collect()
 }
@@ -201,7 +206,7 @@ mod tests {
     fn the_condition_says_how_others_are_reached() {
         let now = Timestamp::UNIX_EPOCH;
         assert_eq!(condition(&json!({}), &[], now), None, "a node alone has nothing to tell");
-        let peer = Peer { name: "b".into(), address: "192.0.2.2".parse().unwrap(), blocks: Vec::new() };
+        let peer = Peer { name: "b".into(), address: "192.0.2.2".parse().unwrap(), blocks: Vec::new(), path_mtu: None };
         let reached = PeerState {
             peer: peer.clone(),
             reach: Reach::Route { link: "eth0".into() },

@@ -1,6 +1,7 @@
 //! What a node answers for the API server: logs, exec, attach and port-forward of its pods.
 
 use std::io;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -92,17 +93,24 @@ impl Serve {
             ["exec", namespace, pod, container] => self.exec(request, namespace, pod, container, &query),
             ["attach", namespace, pod, container] => self.attach(request, namespace, pod, container, &query),
             ["portForward", namespace, pod] => self.forward(request, namespace, pod, &query),
-            ["network"] => Ok(self.network()),
+            ["network"] => self.network().await,
             ["healthz"] => Ok(Response::new(body::full("ok"))),
             _ => Err(refused(404, "the node has nothing at this path")),
         }
     }
 
-    /// How this node reaches the others.
-    fn network(&self) -> Response<Body> {
-        let mut response = Response::new(body::full(json!({"peers": *self.shared.ways()}).to_string()));
+    /// How this node reaches the others, how good that is just now, and what of others is in the way.
+    async fn network(&self) -> Result<Response<Body>, Error> {
+        let ways = self.shared.ways();
+        let addresses: Vec<Ipv4Addr> = ways.iter().map(|way| way.peer.address).collect();
+        let asked = tokio::task::spawn_blocking(move || network::probe::quality(&addresses));
+        let failed = |error| Error::failed("asking the other nodes for a sign of life", error);
+        let quality = asked.await.map_err(|error| Error::failed("asking the other nodes", error))?.map_err(failed)?;
+        let obstacles = self.shared.addresses.obstacles()?;
+        let told = json!({"peers": *ways, "quality": quality, "obstacles": obstacles});
+        let mut response = Response::new(body::full(told.to_string()));
         response.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
-        response
+        Ok(response)
     }
 
     fn entry(&self, namespace: &str, pod: &str) -> Result<Arc<Entry>, Error> {
