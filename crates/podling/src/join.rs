@@ -25,7 +25,7 @@ use crate::progress::Progress;
 use crate::state::Home;
 use crate::token::{self, Token};
 use crate::up::{Registries, Ways, block_on, machine_name};
-use crate::{signals, version};
+use crate::{install, notify, signals, version};
 use renew::Renewal;
 
 /// The options of `join`.
@@ -75,7 +75,10 @@ pub(crate) struct Membership {
     keys: Arc<Keys>,
 }
 
-async fn serve(options: Options, begun: Instant) -> anyhow::Result<()> {
+async fn serve(mut options: Options, begun: Instant) -> anyhow::Result<()> {
+    if options.token.is_none() {
+        options.token = token_of_service()?;
+    }
     let progress = Progress::of("joining");
     let place = options.place.clone();
     place.make()?;
@@ -117,13 +120,21 @@ async fn serve(options: Options, begun: Instant) -> anyhow::Result<()> {
     drop(progress);
     let server = facts.joined.as_ref().map(Joined::shown).unwrap_or_default();
     say!("node {} is Ready after {} ms; it belongs to {server}", facts.node_name, begun.elapsed().as_millis());
+    notify::ready(&format!("node {} is Ready; it belongs to {server}", facts.node_name));
     signals::ended().await?;
+    notify::stopping();
     stop.send_replace(true);
     for task in [running, listening].into_iter().chain(renewing) {
         task.await.context("ending")?;
     }
     place.leave(lock);
     Ok(())
+}
+
+/// The token that a service was installed with: no word of the process, which everybody on the machine could read.
+fn token_of_service() -> anyhow::Result<Option<Token>> {
+    let Ok(text) = std::env::var(install::TOKEN) else { return Ok(None) };
+    text.parse().map(Some).map_err(|error: String| anyhow::anyhow!("{}: {error}", install::TOKEN))
 }
 
 /// A server that does not answer is asked again after this time.
@@ -177,7 +188,8 @@ async fn await_server(client: &Client, facts: &mut Facts) -> anyhow::Result<()> 
             }
             Err(error) if !enroll::may_pass(&error) => return Err(error),
             Err(error) if !std::mem::replace(&mut has_told, true) => {
-                tracing::warn!("waiting for the server: {error:#}")
+                tracing::warn!("waiting for the server: {error:#}");
+                notify::status("waiting for the server");
             }
             Err(_) => {}
         }

@@ -13,9 +13,11 @@ mod detach;
 mod door;
 mod down;
 mod image;
+mod install;
 mod join;
 mod kubia;
 mod leave;
+mod notify;
 mod process;
 mod progress;
 mod signals;
@@ -56,6 +58,10 @@ enum Command {
     Token(token::Options),
     /// Back up, restore and move the state of the cluster
     Store(storage::Options),
+    /// Make a service of `up`, `server` or `join`, which systemd starts with the machine
+    Install(install::Options),
+    /// Take the service away again
+    Uninstall(install::Removal),
     /// Tell whether the cluster runs and how it is
     Status(cluster::Place),
     /// End the cluster and its pods; what the API knows is kept
@@ -101,6 +107,8 @@ fn main() -> ExitCode {
         Command::Leave(options) => leave::run(&options),
         Command::Token(options) => token::run(options),
         Command::Store(options) => storage::run(options),
+        Command::Install(options) => install::run(&options),
+        Command::Uninstall(options) => install::remove(&options),
         Command::Status(place) => return finish(status::run(&place)),
         Command::Down(options) => down::run(&options),
         Command::Image(options) => image::run(options),
