@@ -225,7 +225,7 @@ impl Drop for Lab {
                 eprintln!("the log of machine {number}:\n{log}");
             } else {
                 let nothing = ended.stderr.contains("there is no cluster");
-                assert!(ended.code == 0 || nothing, "{ended}");
+                assert!(ended.code == 0 || nothing, "{ended}\n{log}");
             }
         }
     }

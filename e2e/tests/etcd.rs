@@ -90,7 +90,7 @@ fn pod(lab: &Lab, by: usize, name: &str, node: &str) {
 
 #[test]
 fn two_servers_are_one_cluster_and_one_is_enough() {
-    let Some((lab, _etcd, store)) = lab(2) else { return };
+    let Some((lab, _etcd, store)) = lab(3) else { return };
     for number in [1, 2] {
         up(&lab, number, &["--store", &store]);
         lab.import_busybox(number);
@@ -106,6 +106,10 @@ fn two_servers_are_one_cluster_and_one_is_enough() {
             assert_eq!(kubectl(&lab, server, &["exec", name, "--", "echo", "hello"]), "hello\n");
         }
     }
+    // A name is one machine's.
+    let fixed = ["up", "--detach", "--kubeconfig", "/dev/null", "--store", &store];
+    let third = lab.podling(3, &[&fixed[..], &["--node-name", "m2"]].concat()).refused();
+    assert!(third.contains("node m2 is another machine's"), "{third}");
     // What lies in etcd lies where people look for it.
     let endpoint = store.trim_start_matches("etcd=");
     let keys = lab.on(

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
+use client::{Client, resource};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use store::{Store, Txn, Value, etcd};
@@ -19,6 +20,8 @@ use crate::process;
 const IDENTITY: &str = "/podling/cluster";
 /// A process that is about to end lets the store go within this time.
 const PREDECESSOR_DEADLINE: Duration = Duration::from_secs(1);
+/// An etcd that cannot be reached is tried again after this time.
+const RETRY: Duration = Duration::from_millis(500);
 
 /// The options that say where the state is.
 #[derive(clap::Args, Debug, Clone)]
@@ -213,14 +216,30 @@ pub(crate) fn ensure_unmoved(home: &Home, place: &Place, known: &Facts) -> anyho
     }
 }
 
-/// Opens the state, wherever it is.
-pub(crate) async fn open(place: &Place, home: &Home) -> anyhow::Result<Arc<dyn Store>> {
+/// Opens the state, wherever it is. A cluster that has been there before waits for its etcd: machines that start together come up in any order.
+pub(crate) async fn open(place: &Place, home: &Home, is_known: bool) -> anyhow::Result<Arc<dyn Store>> {
     match home {
         Home::Disk => Ok(Arc::new(open_disk(place).await?)),
         Home::Etcd(etcd) => {
             ensure_idle(place).await?;
-            Ok(Arc::new(etcd.open().await?))
+            let store = if is_known { await_etcd(etcd).await? } else { etcd.open().await? };
+            Ok(Arc::new(store))
         }
+    }
+}
+
+async fn await_etcd(etcd: &Etcd) -> anyhow::Result<store::Etcd> {
+    let mut has_told = false;
+    loop {
+        match store::Etcd::open(etcd.config()?).await {
+            Err(error @ store::Error::Unavailable { .. }) => {
+                if !std::mem::replace(&mut has_told, true) {
+                    tracing::warn!(%error, "waiting for etcd");
+                }
+            }
+            result => return result.with_context(|| format!("opening the state in {etcd}")),
+        }
+        tokio::time::sleep(RETRY).await;
     }
 }
 
@@ -370,6 +389,40 @@ impl Shared {
         let entry = store::Entry { key, value, created: at, modified: at, stamp: None, memo };
         backup.entries.insert(place, Arc::new(entry));
         Ok(())
+    }
+}
+
+/// Takes the name of this machine's node, if no other machine has it: two agents of one name would run each pod twice. The name of a machine that is
+/// gone is free once its node is deleted.
+pub(crate) async fn claim_name(store: &dyn Store, client: &Client, facts: &Facts) -> anyhow::Result<()> {
+    let name = &facts.node_name;
+    let key: store::Key = format!("/podling/nodes/{name}").into();
+    let value = Value::plain(facts.id.clone().into_bytes());
+    let present = store.get(&key).await?.entry;
+    if present.as_ref().is_some_and(|entry| entry.value == facts.id.as_bytes()) {
+        return Ok(());
+    }
+    let taken = || {
+        anyhow::anyhow!(
+            "node {name} is another machine's: give this one a name with --node-name, or, if that machine is gone, \
+             `kubectl delete node {name}`"
+        )
+    };
+    match client.get(&resource::NODES.object(None, name)).await {
+        // A state that came from the disk has the node of this very machine.
+        Ok(_) if present.is_none() && facts.kubeconfig.is_some() => {}
+        Ok(_) => return Err(taken()),
+        Err(error) if error.is_not_found() => {}
+        Err(error) => return Err(error.into()),
+    }
+    let txn = match present {
+        Some(entry) => Txn::update(key, entry.modified, value),
+        None => Txn::create(key, value),
+    };
+    match store.commit(txn).await {
+        Ok(_) => Ok(()),
+        Err(store::Error::Conflict { .. }) => Err(taken()),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -29,6 +29,9 @@ use crate::{signals, state, version};
 
 /// The config map of kube-system by which joining nodes learn what they must know.
 pub(crate) const CLUSTER_FACTS: &str = "podling-cluster";
+/// After a signal to end, what is under way may take so long.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
 /// The options of `up`.
 #[derive(clap::Args, Debug, Clone)]
 pub(crate) struct Options {
@@ -150,7 +153,11 @@ async fn serve(options: Options, role: Role, begun: Instant) -> anyhow::Result<(
         state::ensure_unmoved(&home, &place, facts)?;
         place.ensure_whole(facts)?;
     }
-    let store = state::open(&place, &home).await?;
+    let is_known = known.as_ref().is_some_and(|facts| facts.kubeconfig.is_some());
+    let store = tokio::select! {
+        ended = signals::ended() => return ended,
+        store = state::open(&place, &home, is_known) => store?,
+    };
     let lock = place.occupy()?;
     let shared = state::share(&*store, &home, &place, known.as_ref(), options.pod_cidr).await?;
     let is_one_of_several = home != Home::Disk;
@@ -169,7 +176,7 @@ async fn serve(options: Options, role: Role, begun: Instant) -> anyhow::Result<(
     let (stop, shutdown) = watch::channel(false);
     let door = Arc::new(Door::new(&authority)?);
     let nodes = door.clone();
-    let server = server::Server::new(server::Config { store, cluster: shown(&facts), nodes }).await?;
+    let server = server::Server::new(server::Config { store: store.clone(), cluster: shown(&facts), nodes }).await?;
     let itself = local(&server, Identity::new("kube-apiserver", &["system:masters"]));
     door.look_up_with(itself.clone());
     let listening = tokio::spawn(listener.serve(server.clone(), shutdown.clone()));
@@ -180,6 +187,9 @@ async fn serve(options: Options, role: Role, begun: Instant) -> anyhow::Result<(
     cluster::claim(&facts)?;
     let mut tasks = vec![controllers, listening];
     if role == Role::Up {
+        if is_one_of_several {
+            state::claim_name(&*store, &itself, &facts).await?;
+        }
         // Other servers reach this node as they reach all others.
         let outer = if is_one_of_several { Some(node_listener(&authority, &facts).await?) } else { None };
         let port = outer.as_ref().map_or(Ok(facts.listen), Listener::address)?.port();
@@ -200,8 +210,13 @@ async fn serve(options: Options, role: Role, begun: Instant) -> anyhow::Result<(
     }
     signals::ended().await?;
     stop.send_replace(true);
+    let deadline = tokio::time::Instant::now() + LAST_WORDS;
     for task in tasks {
-        task.await.context("ending")?;
+        match tokio::time::timeout_at(deadline, task).await {
+            Ok(ended) => ended.context("ending")?,
+            // Whoever still waits for an etcd that is gone has waited enough; what is on its way is repeated at the next start.
+            Err(_) => tracing::warn!("ending without what is still under way"),
+        }
     }
     place.leave(lock);
     Ok(())

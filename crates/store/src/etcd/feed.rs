@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tonic::Streaming;
 
 use super::keys::Keys;
@@ -41,6 +41,8 @@ pub(super) struct Feed {
 
 /// Why a watch has ended.
 enum End {
+    /// It did not even begin.
+    Unopened(String),
     Lost(String),
     /// The memory and etcd do not meet any more.
     Apart(&'static str),
@@ -62,13 +64,17 @@ impl Feed {
     pub(super) async fn run(self) {
         let mut pause = PAUSES.0;
         loop {
-            let begun = Instant::now();
             match self.follow().await {
-                End::Lost(why) => tracing::warn!(why, "the watch on etcd has ended and is begun anew"),
+                End::Unopened(why) => {
+                    tracing::debug!(why, "no watch on etcd");
+                    pause = (pause * 2).min(PAUSES.1);
+                }
+                End::Lost(why) => {
+                    tracing::warn!(why, "the watch on etcd has ended and is begun anew");
+                    pause = PAUSES.0;
+                }
                 End::Apart(why) => self.reload(why).await,
             }
-            // A watch that has held for a while is no reason to wait.
-            pause = if begun.elapsed() > PAUSES.1 { PAUSES.0 } else { (pause * 2).min(PAUSES.1) };
             sleep(pause).await;
         }
     }
@@ -89,9 +95,9 @@ impl Feed {
         let picked = self.link.pick();
         let end = match self.open(&picked).await {
             Ok(stream) => self.drain(&picked, stream).await,
-            Err(fault) => End::Lost(fault.to_string()),
+            Err(fault) => End::Unopened(fault.to_string()),
         };
-        if matches!(end, End::Lost(_)) {
+        if !matches!(end, End::Apart(_)) {
             self.link.give_up(&picked);
         }
         end
@@ -109,7 +115,7 @@ impl Feed {
     }
 
     async fn drain(&self, picked: &Picked, mut stream: Streaming<WatchResponse>) -> End {
-        let silent = || End::Lost(format!("etcd at {} does not watch", self.link.url(picked)));
+        let silent = || End::Unopened(format!("etcd at {} does not watch", self.link.url(picked)));
         let Ok(first) = timeout(OPENING, stream.message()).await else { return silent() };
         let mut told = first;
         loop {
