@@ -64,6 +64,18 @@ impl Lab {
         format!("https://{}:6443", self.address(1))
     }
 
+    /// Gives a machine the address of this number, instead of the one it has.
+    pub fn readdress(&mut self, number: usize, to: u8) {
+        self.machines[number - 1].readdress(to).expect("a new address");
+    }
+
+    /// Pulls a machine's cable, or plugs it in again.
+    pub fn set_plugged(&self, number: usize, is_plugged: bool) {
+        let machine = self.machine(number);
+        let done = if is_plugged { machine.restore() } else { machine.cut() };
+        done.expect("a cable can be moved");
+    }
+
     /// Where a machine's podling keeps its state.
     pub fn data(&self, number: usize) -> PathBuf {
         self.path(&format!("data{number}"))

@@ -1,6 +1,7 @@
 //! Machines that join a cluster: the real binary on machines of their own (network namespaces), with a real kubectl.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::net::UnixDatagram;
 use std::process::Child;
 
 use e2e::lab::Lab;
@@ -217,6 +218,98 @@ fn nobody_joins_who_should_not() {
 }
 
 #[test]
+fn servers_that_are_others_are_told_apart() {
+    let Some(lab) = lab(3) else { return };
+    lab.serve("server", &[]);
+    let other = format!("https://{}:6443", lab.address(3));
+    let kubeconfig = lab.path("other");
+    let words = ["--detach", "--listen", "0.0.0.0:6443", "--node-name", "m3", "--kubeconfig"];
+    lab.podling(3, &[&["server"], &words[..], &[&kubeconfig.to_string_lossy()]].concat()).ok();
+    let token = lab.token(&[]);
+    let join = |server: &str, token: &str, more: &[&str]| {
+        lab.podling(2, &[&["join", server, "--token", token, "--detach", "--node-name", "m2"], more].concat())
+    };
+
+    // The token is one cluster's and the server is another's: nobody shows the token to it.
+    let told = join(&other, &token, &[]).refused();
+    assert!(told.contains("is not the one that made the token"), "{told}");
+    assert!(told.contains("somebody is in between"), "{told}");
+    // An id that the server never gave, and what is no token at all.
+    let parts: Vec<&str> = token.split('.').collect();
+    let told = join(&lab.server(), &format!("{}.zzzzzz.{}", parts[0], parts[2]), &[]).refused();
+    assert!(told.contains("does not know the token \"zzzzzz\""), "{told}");
+    for bad in [parts[0], &token[1..], "", &token.to_uppercase()] {
+        assert!(join(&lab.server(), bad, &[]).refused().contains("DIGEST.ID.SECRET"), "{bad}");
+    }
+    // Addresses at which no API server is, or under a name that its certificate does not hold for.
+    let told = join("http://192.0.2.1:6443", &token, &[]).refused();
+    assert!(told.contains("https://HOST:PORT"), "{told}");
+    let told = join(&lab.server().replace("6443", "6444"), &token, &[]).refused();
+    assert!(told.contains("cannot reach") && told.contains("refused"), "{told}");
+    assert!(!lab.data(2).join("cluster.json").exists(), "nothing was joined");
+
+    // It joins, and is then led to a server of another cluster: it keeps away, and its pods run on.
+    join(&lab.server(), &token, &[]).ok();
+    let told = join(&lab.server(), &token, &[]).refused();
+    assert!(told.contains("a node runs in"), "{told}");
+    lab.import_busybox(2);
+    pod(&lab, "m2");
+    lab.kubectl(&["wait", "--for=condition=Ready", "pod/on-m2", WAIT]).ok();
+    lab.podling(2, &["down"]).ok();
+    let told = lab.podling(2, &["join", &other, "--detach"]).refused();
+    assert!(told.contains("certificate") && told.contains(&lab.address(3).to_string()), "{told}");
+    let foreign = format!("{}{}", "0".repeat(64), &token[64..]);
+    let told = lab.podling(2, &["join", &other, "--token", &foreign, "--detach"]).refused();
+    assert!(told.contains("is that of a node of another cluster") && told.contains("podling leave"), "{told}");
+    let told = lab.podling(2, &["join", "--node-name", "m9", "--detach"]).refused();
+    assert!(told.contains("is called m2, not m9"), "{told}");
+    lab.podling(2, &["join", &lab.server(), "--detach"]).ok();
+    lab.kubectl(&["wait", "--for=condition=Ready", "pod/on-m2", WAIT]).ok();
+}
+
+#[test]
+fn a_node_outlives_its_server_its_cable_and_its_address() {
+    let Some(mut lab) = lab(2) else { return };
+    lab.serve("server", &["--node-grace", "4s"]);
+    lab.join(2, &lab.token(&[]), &[]).ok();
+    lab.import_busybox(2);
+    pod(&lab, "m2");
+    lab.kubectl(&["wait", "--for=condition=Ready", "pod/on-m2", WAIT]).ok();
+    let path = "jsonpath={.status.podIP} {.status.containerStatuses[0].containerID}";
+    let identity = |lab: &Lab| lab.kubectl(&["get", "pod", "on-m2", "-o", path]).ok();
+    let before = identity(&lab);
+    let url = format!("http://{}:8080/note", before.split(' ').next().expect("it has an address"));
+    let runs_on = |lab: &Lab| {
+        let read = lab.on(2, "curl".as_ref(), &["--silent", "--show-error", "--max-time", "10", &url]).ok();
+        assert_eq!(read, "m2\n");
+    };
+
+    // The server is gone for a while, and then the machine's cable.
+    lab.kill(1);
+    runs_on(&lab);
+    lab.serve("server", &["--node-grace", "4s"]);
+    lab.kubectl(&["run", "after", "--image=busybox", "--restart=Never", "--", "true"]).ok();
+    lab.kubectl(&["wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/after", WAIT]).ok();
+    lab.set_plugged(2, false);
+    lab.kubectl(&["wait", "--for=condition=Ready=Unknown", "node/m2", WAIT]).ok();
+    runs_on(&lab);
+    lab.set_plugged(2, true);
+    lab.kubectl(&["wait", "--for=condition=Ready", "node/m2", WAIT]).ok();
+    lab.kubectl(&["wait", "--for=condition=Ready", "pod/on-m2", WAIT]).ok();
+    assert_eq!(identity(&lab), before);
+    streams_work(&lab, "m2");
+
+    // The machine gets another address: the node stays what it is, and gets a certificate for the new one.
+    lab.podling(2, &["down"]).ok();
+    lab.readdress(2, 77);
+    lab.podling(2, &["join", "--detach"]).ok();
+    let address = "jsonpath={.status.addresses[?(@.type==\"InternalIP\")].address}";
+    assert_eq!(lab.kubectl(&["get", "node", "m2", "-o", address]).ok(), lab.address(2).to_string());
+    lab.kubectl(&["wait", "--for=condition=Ready", "node/m2", "pod/on-m2", WAIT]).ok();
+    streams_work(&lab, "m2");
+}
+
+#[test]
 fn certificates_are_renewed_in_time() {
     let Some(lab) = lab(2) else { return };
     lab.serve("server", &["--node-certificate-ttl", "6s"]);
@@ -232,6 +325,47 @@ fn certificates_are_renewed_in_time() {
     streams_work(&lab, "m2");
     let ready = "jsonpath={.status.conditions[?(@.type==\"Ready\")].status}";
     assert_eq!(lab.kubectl(&["get", "node", "m2", "-o", ready]).ok(), "True");
+}
+
+#[test]
+fn a_node_that_knows_several_servers_needs_only_one() {
+    let Some(lab) = lab(2) else { return };
+    lab.serve("server", &["--tls-san", "api.test"]);
+    // Nobody listens at the one, and no machine has the other.
+    let dead = [lab.server().replace("6443", "6444"), lab.server().replace(&lab.address(1).to_string(), "192.0.2.1")];
+    let servers = format!("{},{},{}", dead[0], dead[1], lab.server());
+    let token = lab.token(&[]);
+    let words = ["join", &servers, "--token", &token, "--detach", "--node-name", "m2"];
+    let joined = lab.podling(2, &words).ok();
+    assert!(joined.contains(&servers), "{joined}");
+    lab.import_busybox(2);
+    pod(&lab, "m2");
+    lab.kubectl(&["wait", "--for=condition=Ready", "pod/on-m2", WAIT]).ok();
+    lab.podling(2, &["down"]).ok();
+    // As a service manager starts it.
+    let socket = lab.path("notify");
+    let manager = UnixDatagram::bind(&socket).expect("a socket");
+    let (data, notify) = (lab.data(2).display().to_string(), format!("NOTIFY_SOCKET={}", socket.display()));
+    let program = e2e::cluster::podling().display().to_string();
+    let resumed = lab.on(2, "env".as_ref(), &[&notify, &program, "join", "--detach", "--data-dir", &data]).ok();
+    assert!(resumed.contains(&servers), "{resumed}");
+    let mut told = [0; 200];
+    let length = manager.recv(&mut told).expect("it tells");
+    assert!(String::from_utf8_lossy(&told[..length]).starts_with("READY=1\nSTATUS=node m2 is Ready"));
+    streams_work(&lab, "m2");
+    assert!(lab.podling(2, &["status"]).ok().contains(&servers));
+
+    // A name that the certificate holds for; the node is told another way to the same server.
+    lab.podling(2, &["down"]).ok();
+    let told = lab.podling(2, &["join", &lab.server(), "--detach"]).ok();
+    assert!(told.contains(&format!("belongs to {}\n", lab.server())), "{told}");
+    let named = format!("api.test:6443:{}", lab.address(1));
+    let authority = lab.data(1).join("pki/ca.crt");
+    let words = ["--silent", "--show-error", "--cacert", &authority.to_string_lossy(), "--resolve", &named];
+    let ready = lab.on(1, "curl".as_ref(), &[&words[..], &["https://api.test:6443/readyz"]].concat()).ok();
+    assert_eq!(ready, "ok");
+    let gone = lab.podling(2, &["leave"]).ok();
+    assert!(gone.contains("has left"), "{gone}");
 }
 
 /// The first line that kubectl prints.

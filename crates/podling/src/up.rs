@@ -25,7 +25,7 @@ use crate::door::Door;
 use crate::progress::Progress;
 use crate::signer::KeyHolder;
 use crate::state::Home;
-use crate::{signals, state, version};
+use crate::{notify, signals, state, version};
 
 /// The config map of kube-system by which joining nodes learn what they must know.
 pub(crate) const CLUSTER_FACTS: &str = "podling-cluster";
@@ -41,8 +41,8 @@ pub(crate) struct Options {
     /// [default: 127.0.0.1:6443, or where it listened before]
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
-    /// A further name or address under which the API server is reached (may be repeated)
-    #[arg(long, value_name = "NAME")]
+    /// A further name or address under which the API server is reached: of a load balancer, say (may be repeated)
+    #[arg(long, value_name = "NAME", visible_alias = "tls-san")]
     advertise: Vec<String>,
     /// How long the certificates of nodes hold; they are renewed in time
     #[arg(long, value_name = "DURATION", default_value = "8760h", value_parser = cli::duration)]
@@ -208,7 +208,9 @@ async fn serve(options: Options, role: Role, begun: Instant) -> anyhow::Result<(
         Role::Up => say!("node {name} is Ready after {took} ms; the API is at https://{listen}"),
         _ => say!("the API is at https://{listen} after {took} ms"),
     }
+    notify::ready(&format!("the API is at https://{listen}"));
     signals::ended().await?;
+    notify::stopping();
     stop.send_replace(true);
     let deadline = tokio::time::Instant::now() + LAST_WORDS;
     for task in tasks {
