@@ -104,6 +104,11 @@ fn entry(reader: &mut Reader) -> Option<Entry> {
     let (created, modified) = (Revision(reader.u64()?), Revision(reader.u64()?));
     let (stamp, key) = (reader.stamp()?, reader.key()?);
     let value = Bytes::copy_from_slice(&reader.bytes()?);
+    let has_digits =
+        |at: u32| value.get(at as usize..).is_some_and(|rest| rest.starts_with(modified.to_string().as_bytes()));
+    if stamp.is_some_and(|at| !has_digits(at)) {
+        return None;
+    }
     Some(Entry { key, value, created, modified, stamp, memo: Memo::default() })
 }
 
