@@ -196,7 +196,7 @@ mod tests {
     fn groups_in_order() {
         let shown: Vec<_> = group_versions().iter().map(|(g, v)| super::api_version(g, v)).collect();
         let want = expect![
-            "v1 apps/v1 events.k8s.io/v1 authentication.k8s.io/v1 authorization.k8s.io/v1 certificates.k8s.io/v1 apiextensions.k8s.io/v1 scheduling.k8s.io/v1 coordination.k8s.io/v1"
+            "v1 apps/v1 events.k8s.io/v1 authentication.k8s.io/v1 authorization.k8s.io/v1 certificates.k8s.io/v1 policy/v1 apiextensions.k8s.io/v1 scheduling.k8s.io/v1 coordination.k8s.io/v1"
         ];
         want.assert_eq(&shown.join(" "));
     }

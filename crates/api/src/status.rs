@@ -116,7 +116,8 @@ impl Resource<'_> {
 }
 
 impl Status {
-    fn failure(code: u16, reason: &str, message: impl Into<String>) -> Self {
+    /// A failure of which nothing else is known.
+    pub fn failure(code: u16, reason: &str, message: impl Into<String>) -> Self {
         Self {
             kind: "Status".to_owned(),
             api_version: "v1".to_owned(),

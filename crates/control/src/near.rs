@@ -9,7 +9,7 @@ use crate::affinity::Test;
 /// Labels of an object.
 pub type Labels = BTreeMap<String, String>;
 /// Everything in it must hold; without one, nothing is selected.
-type Selector = Option<Vec<Test>>;
+pub(crate) type Selector = Option<Vec<Test>>;
 
 const HOSTNAME: &str = "kubernetes.io/hostname";
 const ZONE: &str = "topology.kubernetes.io/zone";
@@ -193,13 +193,15 @@ impl Question {
     }
 }
 
-fn holds(selector: &Selector, labels: &Labels) -> bool {
+/// Whether labels are selected.
+pub(crate) fn holds(selector: &Selector, labels: &Labels) -> bool {
     selector
         .as_ref()
         .is_some_and(|tests| tests.iter().all(|test| test.holds(labels.get(&test.key).map(String::as_str))))
 }
 
-fn selector(value: &Value) -> Selector {
+/// By the object.
+pub(crate) fn selector(value: &Value) -> Selector {
     if value.is_null() {
         return None;
     }

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 use crate::leader::{self, Election};
 use crate::signing::{self, Signing};
-use crate::{belongings, eviction, lifecycle, namespace, orphans, scheduler, tokens};
+use crate::{belongings, disruption, eviction, lifecycle, namespace, orphans, scheduler, tokens};
 
 /// What they need.
 #[derive(Clone)]
@@ -48,6 +48,8 @@ async fn work(config: Config, shutdown: watch::Receiver<bool>) {
     tasks.spawn(lifecycle::run(config.controllers.clone(), recorder, config.node_grace, shutdown.clone()));
     let recorder = Recorder::start(config.controllers.clone(), "taint-eviction-controller", String::new());
     tasks.spawn(eviction::run(config.controllers.clone(), recorder, shutdown.clone()));
+    let recorder = Recorder::start(config.controllers.clone(), "controllermanager", String::new());
+    tasks.spawn(disruption::run(config.controllers.clone(), recorder, shutdown.clone()));
     tasks.spawn(orphans::run(config.controllers, config.node_grace, shutdown));
     while let Some(ended) = tasks.join_next().await {
         if let Err(error) = ended {

@@ -227,3 +227,61 @@ async fn what_a_deleted_node_leaves_is_taken_away() -> anyhow::Result<()> {
     })
     .await
 }
+
+/// Reports a pod that has a node as running and ready.
+async fn make_ready(client: &Client, name: &str) -> anyhow::Result<()> {
+    let path = resource::PODS.subresource(Some("default"), name, "status");
+    let ready = json!({"type": "Ready", "status": "True"});
+    let status = json!({"status": {"phase": "Running", "conditions": [ready]}});
+    client.patch(&path, client::Patch::Strategic, &status).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn evictions_spend_a_budget() -> anyhow::Result<()> {
+    let (_cluster, client) = start().await?;
+    add_node(&client, "n1", "8").await?;
+    let budget = json!({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "two"},
+        "spec": {"minAvailable": 2, "selector": {"matchExpressions": [{"key": "app", "operator": "In", "values": ["web"]}]}}});
+    let budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
+    for name in ["a", "b", "c"] {
+        add_pod(&client, name, asking("1")).await?;
+        let labels = json!({"metadata": {"labels": {"app": "web"}}});
+        client.patch(&resource::PODS.object(Some("default"), name), client::Patch::Merge, &labels).await?;
+        node_of(&client, name).await?;
+        make_ready(&client, name).await?;
+    }
+    client.create(budgets, &budget).await?;
+    let allowed = async |wanted: i64| {
+        eventually("the budget's status", async || {
+            let status = client.get(&format!("{budgets}/two")).await.ok()?["status"].clone();
+            (status["observedGeneration"] == 1 && status["disruptionsAllowed"] == wanted).then_some(status)
+        })
+        .await
+    };
+    let status = allowed(1).await?;
+    assert_eq!((status["currentHealthy"].as_i64(), status["desiredHealthy"].as_i64()), (Some(3), Some(2)));
+    assert_eq!(status["conditions"][0]["reason"], "SufficientPods");
+    let evict = async |name: &str| {
+        let eviction =
+            json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": "default"}});
+        client.create(&resource::PODS.subresource(Some("default"), name, "eviction"), &eviction).await
+    };
+    evict("a").await?;
+    let going = pod(&client, "a").await.context("it has time to end")?;
+    let conditions = going["status"]["conditions"].as_array().context("conditions")?;
+    assert!(conditions.iter().any(|one| one["type"] == "DisruptionTarget" && one["reason"] == "EvictionByEvictionAPI"));
+    allowed(0).await?;
+    let refusal = match evict("b").await {
+        Err(client::Error::Api(status)) => status,
+        other => anyhow::bail!("{other:?}"),
+    };
+    assert_eq!(refusal.code, 429);
+    assert_eq!(refusal.message, "Cannot evict pod as it would violate the pod's disruption budget.");
+    let causes = refusal.details.context("details")?.causes;
+    assert_eq!(causes[0].reason, "DisruptionBudget");
+    assert_eq!(causes[0].message, "The disruption budget two needs 2 healthy pods and has 2 currently");
+    client.delete(&format!("{budgets}/two"), &Delete::default()).await?;
+    evict("b").await?;
+    Ok(())
+}

@@ -220,6 +220,7 @@ fn controllers_may(action: &Action) -> bool {
         "leases",
         "namespaces",
         "nodes",
+        "poddisruptionbudgets",
         "pods",
         "secrets",
         "serviceaccounts",

@@ -19,6 +19,7 @@ mod bootstrap;
 mod call;
 mod discovery;
 mod error;
+mod evict;
 mod expire;
 mod kinds;
 mod negotiate;

@@ -7,13 +7,13 @@ use api::kind::{self, Kind};
 use api::path::ResourcePath;
 use api::status::Status;
 use http::{Response, StatusCode};
-use serde_json::{Value, json};
+use serde_json::Value;
 use wire::Body;
 
-use crate::call::{Call, warn};
-use crate::registry::{DeleteOptions, Registry, Resource, Target, Update, WriteOptions, now};
+use crate::call::Call;
+use crate::registry::{Registry, Resource, Target, Update, WriteOptions, now};
 use crate::tree::{text, text_at};
-use crate::{State, body, error, kinds, options, proxy, render, verbs};
+use crate::{State, body, error, evict, kinds, options, proxy, render, verbs};
 
 /// Answers a request for a part of an object.
 pub(crate) async fn answer(
@@ -32,7 +32,7 @@ pub(crate) async fn answer(
         (part @ ("status" | "approval"), _) => verbs::patch(registry, call, &target, part).await,
         ("finalize", _) => finalize(registry, call, &target).await,
         ("binding", _) => bind(registry, call, &target).await,
-        ("eviction", _) => evict(registry, call, &target).await,
+        ("eviction", _) => evict::answer(registry, call, &target).await,
         ("proxy", _) => proxy::node(state, call, &target, &path.rest).await,
         ("log", _) => proxy::log(state, call, &target).await,
         (part @ ("exec" | "attach" | "portforward"), _) => proxy::stream(state, call, &target, part).await,
@@ -107,26 +107,8 @@ fn check_binding(binding: &Value, target: &Target) -> Result<(), Status> {
 }
 
 /// The Status of something that was done and has no object.
-fn created() -> Response<Body> {
+pub(crate) fn created() -> Response<Body> {
     let mut status = Status::success();
     status.code = 201;
     error::response(&status)
-}
-
-/// Deletes a pod on behalf of someone who empties a node.
-async fn evict(registry: &Registry, mut call: Call, target: &Target) -> Result<Response<Body>, Status> {
-    let query_dry_run = options::dry_run(&call.query, "CreateOptions")?;
-    let unknown = options::unknown(&call.query, "CreateOptions")?;
-    let (eviction, warnings) = body::loose(&mut call, "policy", "Eviction", unknown).await?;
-    let said = text_at(&eviction, &["metadata", "name"]);
-    if !said.is_empty() && said != target.name {
-        return Err(Status::bad_request("name in URL does not match name in Eviction object"));
-    }
-    let wanted = eviction.get("deleteOptions").cloned().unwrap_or_else(|| json!({}));
-    let asked = options::delete(&api::query::Query::default(), &wanted)?;
-    let dry_run = asked.dry_run || query_dry_run;
-    registry.delete(target, &DeleteOptions { dry_run, ..asked }).await?;
-    let mut response = created();
-    warn(&mut response, &warnings);
-    Ok(response)
 }

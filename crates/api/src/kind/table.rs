@@ -318,6 +318,26 @@ const SUBJECT_ACCESS_REVIEW: Kind = review(
     "io.k8s.api.authorization.v1.SubjectAccessReview",
 );
 
+const POD_DISRUPTION_BUDGET: Kind = Kind {
+    group: "policy",
+    kind: "PodDisruptionBudget",
+    list_kind: "PodDisruptionBudgetList",
+    plural: "poddisruptionbudgets",
+    singular: "poddisruptionbudget",
+    short_names: &["pdb"],
+    subresources: &[Subresource {
+        name: "status",
+        group: "policy",
+        version: "v1",
+        kind: "PodDisruptionBudget",
+        verbs: PART,
+    }],
+    schema: "io.k8s.api.policy.v1.PodDisruptionBudget",
+    has_status: true,
+    storage: Some("poddisruptionbudgets"),
+    ..ROW
+};
+
 /// Only the body of `pods/eviction`.
 const EVICTION: Kind = review("policy", "Eviction", "", "eviction", "io.k8s.api.policy.v1.Eviction");
 
@@ -343,8 +363,9 @@ pub static ALL: &[Kind] = &[
     SELF_SUBJECT_RULES_REVIEW,
     SUBJECT_ACCESS_REVIEW,
     CERTIFICATE_SIGNING_REQUEST,
+    POD_DISRUPTION_BUDGET,
+    EVICTION,
     CUSTOM_RESOURCE_DEFINITION,
     PRIORITY_CLASS,
     LEASE,
-    EVICTION,
 ];

@@ -11,6 +11,7 @@ mod lease;
 pub(crate) mod namespace;
 mod node;
 pub(crate) mod pod;
+mod pod_disruption_budget;
 mod pod_template;
 mod priority_class;
 mod secret;
@@ -102,6 +103,7 @@ pub(crate) fn behaviour(kind: &str) -> &'static Behaviour {
         "Namespace" => &namespace::BEHAVIOUR,
         "Node" => &node::BEHAVIOUR,
         "Pod" => &pod::BEHAVIOUR,
+        "PodDisruptionBudget" => &pod_disruption_budget::BEHAVIOUR,
         "PodTemplate" => &pod_template::BEHAVIOUR,
         "PriorityClass" => &priority_class::BEHAVIOUR,
         "ReplicationController" => &workload::REPLICATION_CONTROLLER,

@@ -25,6 +25,14 @@ pub(crate) struct DeleteOptions {
     pub(crate) dry_run: bool,
 }
 
+impl DeleteOptions {
+    /// Whether an object is the one that is meant.
+    pub(crate) fn check(&self, target: &Target, old: &Value) -> Result<(), Status> {
+        check_uid(target, &self.uid, old)?;
+        check_version(target, &self.resource_version, text_at(old, &["metadata", "resourceVersion"]))
+    }
+}
+
 /// What a deletion came to.
 pub(crate) struct Deleted {
     /// The object as it was last, or as it is while it ends.
@@ -62,8 +70,7 @@ impl Registry {
         entry: Arc<store::Entry>,
     ) -> Result<Option<Deleted>, Status> {
         let old = decode(&entry);
-        check_uid(target, &options.uid, &old)?;
-        check_version(target, &options.resource_version, &entry)?;
+        options.check(target, &old)?;
         let (txn, shown) = match plan(target, &old, options.grace, now()) {
             Step::Wait => return Ok(Some(Deleted { entry, gone: false })),
             Step::Remove(shown) => (Txn::delete(entry.key.clone(), entry.modified), shown),
@@ -104,8 +111,7 @@ impl Registry {
     }
 }
 
-fn check_version(target: &Target, wanted: &str, entry: &store::Entry) -> Result<(), Status> {
-    let modified = entry.modified.to_string();
+fn check_version(target: &Target, wanted: &str, modified: &str) -> Result<(), Status> {
     if wanted.is_empty() || wanted == modified {
         return Ok(());
     }
