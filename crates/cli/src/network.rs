@@ -1,21 +1,38 @@
 //! `network`: which blocks of addresses each node has, how it reaches the others and how good that is, and what is in the way.
 
+mod why;
+
+use std::time::Duration;
+
 use futures_util::future::join_all;
 use serde_json::Value;
+use tokio::time::timeout;
 
 use crate::failure::Failure;
 use crate::print::{self, table::Table};
 use crate::session::{Call, Connection, Session};
 use crate::target;
 
+/// A node that measures needs a few seconds; one that is silent for longer has gone.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// The options of `network`.
 #[derive(clap::Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Options {
+    #[command(subcommand)]
+    question: Option<Question>,
     #[command(flatten)]
     connection: Connection,
     /// A table, or a picture: dot, mermaid
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
     output: Format,
+}
+
+#[derive(clap::Subcommand, Debug)]
+enum Question {
+    /// Walk from one pod to a port of another, and say where the way ends
+    Why(why::Options),
 }
 
 #[derive(clap::ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +80,9 @@ struct Way {
 
 /// Shows the ways.
 pub(crate) async fn run(options: Options) -> Result<(), Failure> {
+    if let Some(Question::Why(options)) = options.question {
+        return why::run(options).await;
+    }
     let session = options.connection.open()?;
     let machines = machines(&session).await?;
     let text = match options.output {
@@ -79,8 +99,7 @@ async fn machines(session: &Session) -> Result<Vec<Machine>, Failure> {
     let pods = session.list(&session.collection(target::core("pods"), true), &[]).await?;
     let ask = async |node: &Value| {
         let name = api::meta::name(node);
-        let path = format!("{}/proxy/network", session.object(target::core("nodes"), name));
-        let answer = session.call(Call::get(path)).await.map_err(|failure| failure.lines());
+        let answer = ask(session, name, "network").await;
         let on_node = |pod: &&Value| pod["spec"]["nodeName"] == name && pod["spec"]["hostNetwork"] != true;
         let obstacles = answer.as_ref().map(obstacles).unwrap_or_default();
         Machine {
@@ -92,6 +111,15 @@ async fn machines(session: &Session) -> Result<Vec<Machine>, Failure> {
     };
     // All at once: each needs a moment to measure.
     Ok(join_all(nodes.iter().map(ask)).await)
+}
+
+/// What a node says.
+async fn ask(session: &Session, node: &str, what: &str) -> Result<Value, String> {
+    let path = format!("{}/proxy/{what}", session.object(target::core("nodes"), node));
+    match timeout(PATIENCE, session.call(Call::get(path))).await {
+        Ok(answer) => answer.map_err(|failure| failure.lines()),
+        Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
+    }
 }
 
 fn obstacles(answer: &Value) -> Vec<Obstacle> {

@@ -50,6 +50,13 @@ impl Namespace {
         Ok(Self(Arc::new(made)))
     }
 
+    /// That of a process.
+    pub fn of_process(pid: u32) -> Result<Self> {
+        let path = format!("/proc/{pid}/ns/net");
+        let file = File::open(&path).doing(|| format!("open {path}"))?;
+        Ok(Self(Arc::new(file)))
+    }
+
     /// Runs in a thread that moved there: the sockets it opens and the programs it starts belong there.
     ///
     /// # Panics

@@ -27,6 +27,7 @@ pub mod plan;
 pub mod pod;
 mod presence;
 pub mod pressure;
+mod reach;
 pub mod register;
 pub mod resources;
 pub mod serve;

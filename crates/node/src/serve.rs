@@ -73,6 +73,12 @@ fn refusal(error: &Error) -> Response<Body> {
     response
 }
 
+fn answer(told: &serde_json::Value) -> Response<Body> {
+    let mut response = Response::new(body::full(told.to_string()));
+    response.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+    response
+}
+
 fn refused(code: u16, message: impl Into<String>) -> Error {
     Error::Refused { code, message: message.into() }
 }
@@ -94,6 +100,7 @@ impl Serve {
             ["attach", namespace, pod, container] => self.attach(request, namespace, pod, container, &query),
             ["portForward", namespace, pod] => self.forward(request, namespace, pod, &query),
             ["network"] => self.network().await,
+            ["reach"] => self.reach(&query).await,
             ["healthz"] => Ok(Response::new(body::full("ok"))),
             _ => Err(refused(404, "the node has nothing at this path")),
         }
@@ -107,10 +114,18 @@ impl Serve {
         let failed = |error| Error::failed("asking the other nodes for a sign of life", error);
         let quality = asked.await.map_err(|error| Error::failed("asking the other nodes", error))?.map_err(failed)?;
         let obstacles = self.shared.addresses.obstacles()?;
-        let told = json!({"peers": *ways, "quality": quality, "obstacles": obstacles});
-        let mut response = Response::new(body::full(told.to_string()));
-        response.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
-        Ok(response)
+        Ok(answer(&json!({"peers": *ways, "quality": quality, "obstacles": obstacles})))
+    }
+
+    /// Whether a pod of this node reaches a port of an address.
+    async fn reach(&self, query: &Query) -> Result<Response<Body>, Error> {
+        let one = |name: &str| query.all(name).next().unwrap_or_default().to_owned();
+        let entry = self.entry(&one("namespace"), &one("pod"))?;
+        let goal = one("address").parse().map_err(|_| refused(400, "address must be an IPv4 address"))?;
+        let port = one("port").parse().map_err(|_| refused(400, "port must be a number from 1 to 65535"))?;
+        let pid = entry.sandbox().and_then(|sandbox| sandbox.pid());
+        let pid = pid.ok_or_else(|| refused(400, format!("pod \"{}\" does not run", one("pod"))))?;
+        Ok(answer(&crate::reach::from_process(pid, goal, port).await?))
     }
 
     fn entry(&self, namespace: &str, pod: &str) -> Result<Arc<Entry>, Error> {
