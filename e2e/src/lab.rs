@@ -17,7 +17,7 @@ pub struct Lab {
     directory: tempfile::TempDir,
     machines: Vec<Machine>,
     kubectl: Finger,
-    _wires: lab::Lab,
+    wires: lab::Lab,
 }
 
 impl Lab {
@@ -46,11 +46,16 @@ impl Lab {
             machines.extend((0..count).map(|_| wire.machine().expect("a machine")));
         }
         let kubectl = Finger::kubectl_137().or_else(Finger::kubectl_133).unwrap_or_else(Finger::own);
-        Some(Self { directory, machines, kubectl, _wires: wires })
+        Some(Self { directory, machines, kubectl, wires })
+    }
+
+    /// The wires, to make them worse.
+    pub fn wires(&self) -> &lab::Lab {
+        &self.wires
     }
 
     /// A machine; the first is number one.
-    fn machine(&self, number: usize) -> &Machine {
+    pub fn machine(&self, number: usize) -> &Machine {
         &self.machines[number - 1]
     }
 

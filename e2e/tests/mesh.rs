@@ -94,6 +94,67 @@ fn pods_of_all_nodes_reach_each_other_as_themselves() {
 }
 
 #[test]
+fn what_the_ways_take_and_who_is_in_the_way_is_shown() {
+    if !e2e::can_run() {
+        return;
+    }
+    let Some(lab) = Lab::with_far(1, 1) else { return };
+    lab.wires().set_backbone_mtu(1400).expect("narrow");
+    lab.serve("up", &[]);
+    lab.join(2, &lab.token(&[]), &[]).ok();
+    // Nobody told 1400; it was found.
+    e2e::until("the path to be probed", || {
+        let lines = ways(&lab);
+        let is_found =
+            lines.iter().filter(|line| line.contains(&"1350".to_owned()) && line.contains(&"0/5".to_owned()));
+        (is_found.count() == 2).then_some(())
+    });
+    assert!(!lab.own(&["network"]).ok().contains("drops"));
+    lab.on(2, "nft".as_ref(), &["add", "table", "ip", "filter"]).ok();
+    let chain = "add chain ip filter FORWARD { type filter hook forward priority 0 ; policy drop ; }";
+    lab.on(2, "nft".as_ref(), &[chain]).ok();
+    let shown = lab.own(&["network"]).ok();
+    assert!(shown.contains("node m2 drops") && shown.contains("nft insert rule ip filter FORWARD iifname"), "{shown}");
+    // What does not come through is told as lost.
+    lab.machine(2).cut().expect("cut");
+    let shown = lab.own(&["network"]).ok();
+    assert!(shown.contains("5/5"), "{shown}");
+    lab.machine(2).restore().expect("restore");
+}
+
+#[test]
+fn why_one_pod_does_not_reach_another_is_said() {
+    let Some(lab) = cluster(&[]) else { return };
+    let why = |from: usize, to: &str| lab.own(&["network", "why", &format!("on-m{from}"), to]);
+    let whole = why(1, "on-m3:8080").ok();
+    for told in
+        ["on-m1 is Running on node m1", "m1 reaches m3 by vxlan", "m3 reaches m1 by vxlan", "on-m1 reaches on-m3 at"]
+    {
+        assert!(whole.contains(told), "no {told:?} in {whole}");
+    }
+    assert!(why(1, "on-m2:8080").ok().contains("m1 reaches m2 by route through eth0, packets up to 1500"));
+    assert!(why(2, "on-m2:8080").ok().contains("both are on node m2"));
+    let ended = |from: usize, to: &str, told: &str| {
+        let answer = why(from, to);
+        assert!(answer.code == 1 && answer.stderr.contains(told), "no {told:?} in {answer}");
+    };
+    ended(1, "on-m2:81", "it ends at the port: nobody listens on port 81 in on-m2");
+    lab.kubectl(&["exec", "on-m2", "--", "sh", "-c", "httpd -p 127.0.0.1:82 -h /w"]).ok();
+    ended(1, "on-m2:82", "listens on port 82 of its loopback only");
+    // Docker's way of guarding a machine.
+    let nft = |line: &str| lab.on(3, "nft".as_ref(), &[line]).ok();
+    nft("add table ip filter");
+    nft("add chain ip filter FORWARD { type filter hook forward priority 0 ; policy drop ; }");
+    ended(1, "on-m3:8080", "it ends at the rules: node m3 drops what its pods send further");
+    nft("delete table ip filter");
+    why(1, "on-m3:8080").ok();
+    lab.machine(3).cut().expect("cut");
+    ended(1, "on-m2:83", "nobody listens");
+    ended(1, "on-m3:8080", "it ends at the node: m3 does not answer");
+    lab.machine(3).restore().expect("restore");
+}
+
+#[test]
 fn a_tunnel_can_be_had_everywhere() {
     let Some(lab) = cluster(&["--backend", "vxlan"]) else { return };
     all_reach_all(&lab);
