@@ -16,7 +16,7 @@ const PAGE: &str = "500";
 const QUEUE: usize = 256;
 
 /// What makes an object itself, in its collection.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
     /// Empty for cluster-scoped objects.
     pub namespace: String,

@@ -89,6 +89,10 @@ pub struct Wants {
     pub images: Vec<String>,
     /// What it is to other pods, and they to it.
     pub social: Arc<Social>,
+    /// How important it is.
+    pub priority: i64,
+    /// Less important pods may have to go for it.
+    pub preempts: bool,
 }
 
 /// A port of the node.
@@ -281,6 +285,8 @@ pub fn wants(pod: &Value) -> Wants {
         ports: ports(spec),
         images: images(spec),
         social: Arc::new(Social::read(pod)),
+        priority: spec["priority"].as_i64().unwrap_or(0),
+        preempts: spec["preemptionPolicy"] != "Never",
     }
 }
 

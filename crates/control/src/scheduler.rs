@@ -10,7 +10,7 @@ use std::time::Duration;
 use api::time;
 use client::cache::{Cache, Change, Key};
 use client::events::{About, Recorder, Severity};
-use client::{Client, Patch, resource};
+use client::{Client, Patch, Resource, resource};
 use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -18,10 +18,12 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use crate::fit;
-use crate::snapshot::{Choice, Snapshot};
+use crate::fit::{self, Wants};
+use crate::removal;
+use crate::snapshot::{Budget, Choice, Facts, Preemption, Snapshot};
 use crate::waiting::Waiting;
 
+const BUDGETS: Resource = Resource { group: "policy", version: "v1", plural: "poddisruptionbudgets" };
 /// The name by which pods ask for this scheduler.
 const NAME: &str = "default-scheduler";
 /// So many bindings are under way at most, and so many pods are told at the same time why they wait.
@@ -38,7 +40,9 @@ pub async fn run(client: Client, recorder: Recorder, mut shutdown: watch::Receiv
     let (_, mut nodes) = Cache::start(node_client, path, query, shutdown.clone());
     let (namespace_client, path, query) = all(resource::NAMESPACES);
     let (_, mut namespaces) = Cache::start(namespace_client, path, query, shutdown.clone());
-    let mut scheduler = Scheduler::new(client.clone(), recorder);
+    let (budget_client, path, query) = all(BUDGETS);
+    let (budgets, mut budget_changes) = Cache::start(budget_client, path, query, shutdown.clone());
+    let mut scheduler = Scheduler::new(client.clone(), recorder, budgets);
     let (mut pods_known, mut nodes_known, mut namespaces_known) = (false, false, false);
     loop {
         tokio::select! {
@@ -59,6 +63,8 @@ pub async fn run(client: Client, recorder: Recorder, mut shutdown: watch::Receiv
                 Some(change) => scheduler.namespace_changed(&change),
                 None => return,
             },
+            // They are looked up when needed; only the way must not be blocked.
+            change = budget_changes.recv() => if change.is_none() { return },
             Some(bound) = scheduler.bindings.join_next() => scheduler.bound(bound),
             () = sleep_until(scheduler.retry.unwrap_or_else(Instant::now)), if scheduler.retry.is_some() => scheduler.hope(),
         }
@@ -82,15 +88,17 @@ struct Scheduler {
     bindings: JoinSet<Bound>,
     /// Pods that have a node but are not known to be bound, by uid, as they were seen last.
     unbound: HashMap<String, Arc<Value>>,
+    /// How many pods of which kind may be made to go.
+    budgets: Cache,
     /// When to try again though nothing has changed.
     retry: Option<Instant>,
 }
 
 impl Scheduler {
-    fn new(client: Client, recorder: Recorder) -> Self {
+    fn new(client: Client, recorder: Recorder, budgets: Cache) -> Self {
         let (snapshot, waiting) = (Snapshot::default(), Waiting::default());
         let (bindings, unbound) = (JoinSet::new(), HashMap::new());
-        Self { client, recorder, snapshot, waiting, bindings, unbound, retry: None }
+        Self { client, recorder, snapshot, waiting, bindings, unbound, budgets, retry: None }
     }
 
     fn node_changed(&mut self, change: &Change) {
@@ -131,6 +139,7 @@ impl Scheduler {
         if is_gone || is_finished || node.is_some() {
             self.waiting.remove(&Key::of(pod));
             self.unbound.remove(uid);
+            self.snapshot.forget_nomination(uid);
         }
         match node {
             _ if is_gone || is_finished => {
@@ -142,13 +151,25 @@ impl Scheduler {
                 if self.snapshot.place(uid, node, Arc::new(fit::wants(pod))) {
                     self.waiting.hope_for_company();
                 }
+                self.snapshot.describe(uid, facts(pod));
             }
-            None if !is_ours(pod) => self.waiting.remove(&Key::of(pod)),
+            None if !is_ours(pod) => {
+                self.waiting.remove(&Key::of(pod));
+                self.snapshot.forget_nomination(uid);
+            }
             None => match self.unbound.get_mut(uid) {
                 Some(seen) => *seen = pod.clone(),
-                None => self.waiting.add(pod.clone(), fit::wants(pod)),
+                None => self.wait(pod),
             },
         }
+    }
+
+    fn wait(&mut self, pod: &Arc<Value>) {
+        let wants = fit::wants(pod);
+        if let Some(node) = pod["status"]["nominatedNodeName"].as_str().filter(|node| !node.is_empty()) {
+            self.snapshot.nominate(uid(pod), node, Arc::new(wants.clone()));
+        }
+        self.waiting.add(pod.clone(), wants);
     }
 
     /// Something has changed: whatever did not fit may fit now.
@@ -158,21 +179,77 @@ impl Scheduler {
     }
 
     async fn work(&mut self) {
-        while self.retry.is_none() && self.bindings.len() < AT_ONCE {
+        while self.bindings.len() < AT_ONCE {
             let Some((wants, pod)) = self.waiting.first() else { return };
-            match self.snapshot.choose(&wants) {
+            match self.snapshot.choose(uid(&pod), &wants) {
                 Choice::Node(node) => {
                     self.snapshot.place(uid(&pod), &node, wants);
+                    self.snapshot.describe(uid(&pod), facts(&pod));
                     self.waiting.remove(&Key::of(&pod));
                     self.waiting.hope_for_company();
                     self.bind(pod, &node);
                 }
-                Choice::None(why) => {
-                    let pods = self.waiting.despair(&wants);
-                    self.refuse(&pods, &why).await;
-                }
+                Choice::None(why) => self.make_room(&pod, &wants, why).await,
             }
         }
+    }
+
+    /// A pod fits nowhere: perhaps less important ones have to go for it.
+    async fn make_room(&mut self, pod: &Arc<Value>, wants: &Arc<Wants>, why: String) {
+        if self.snapshot.is_empty() {
+            let pods = self.waiting.despair(wants);
+            return self.refuse(&pods, &why).await;
+        }
+        let budgets: Vec<Budget> = self.budgets.list().iter().map(|budget| Budget::read(budget)).collect();
+        match self.snapshot.preempt(uid(pod), wants, &budgets) {
+            Preemption::None(told) => {
+                let pods = self.waiting.despair(wants);
+                self.refuse(&pods, &format!("{why} preemption: {told}")).await;
+            }
+            Preemption::Found { node, victims } => {
+                // Promised before anybody goes: the room is not for others.
+                self.snapshot.nominate(uid(pod), &node, wants.clone());
+                self.waiting.park(&Key::of(pod));
+                let number = victims.len();
+                let told = format!("found a potential placement for pod on node {node}, preempting {number} victims");
+                self.nominate(pod, &node, &format!("{why} preemption: {told}")).await;
+                let end = async |(uid, key): &(String, Key)| {
+                    if let Err(error) = self.end(uid, key, pod, &node).await {
+                        tracing::debug!(%error, pod = %key, "making a pod go for a more important one");
+                    }
+                };
+                stream::iter(&victims).for_each_concurrent(AT_ONCE, end).await;
+                // Those that could not be made to go are looked at again.
+                self.retry.get_or_insert(Instant::now() + RETRY);
+            }
+        }
+    }
+
+    async fn nominate(&self, pod: &Arc<Value>, node: &str, why: &str) {
+        self.refuse(std::slice::from_ref(pod), why).await;
+        let key = Key::of(pod);
+        let path = resource::PODS.subresource(Some(&key.namespace), &key.name, "status");
+        let patch = json!({"metadata": {"uid": uid(pod)}, "status": {"nominatedNodeName": node}});
+        if let Err(error) = self.client.patch(&path, Patch::Strategic, &patch).await {
+            tracing::debug!(%error, pod = %key, "promising a node to a pod");
+        }
+    }
+
+    /// Makes a pod go, with the time that it asks for, and says for whom.
+    async fn end(&self, victim: &str, key: &Key, pod: &Value, node: &str) -> Result<(), client::Error> {
+        let condition = removal::disruption(
+            "PreemptionByScheduler",
+            &format!("{NAME}: preempting to accommodate a higher priority pod"),
+        );
+        let path = resource::PODS.subresource(Some(&key.namespace), &key.name, "status");
+        let patch = json!({"metadata": {"uid": victim}, "status": {"conditions": [condition]}});
+        if let Err(error) = self.client.patch(&path, Patch::Strategic, &patch).await {
+            return removal::unless_gone::<()>(Err(error));
+        }
+        let message = format!("Preempted by pod {} on node {node}", uid(pod));
+        let object = json!({"metadata": {"name": key.name, "namespace": key.namespace, "uid": victim}});
+        self.recorder.tell(About::object("Pod", &object), Severity::Normal, "Preempted", &message);
+        removal::delete(&self.client, &resource::PODS.object(Some(&key.namespace), &key.name), &object, None).await
     }
 
     /// Tells those pods why they wait that were not told so before.
@@ -206,7 +283,8 @@ impl Scheduler {
         self.snapshot.release(&uid);
         // A pod that has gone or was bound elsewhere is reported by the watch; any other failure is no fault of the pod's.
         if !error.is_not_found() && !error.is_conflict() && is_ours(&pod) {
-            self.waiting.add(pod.clone(), fit::wants(&pod));
+            self.wait(&pod);
+            self.waiting.park(&Key::of(&pod));
             self.retry = Some(Instant::now() + RETRY);
         }
     }
@@ -243,6 +321,15 @@ async fn bind(client: &Client, recorder: &Recorder, pod: &Value, node: &str) -> 
     let message = format!("Successfully assigned {key} to {node}");
     recorder.tell(About::object("Pod", pod), Severity::Normal, "Scheduled", &message);
     Ok(())
+}
+
+fn facts(pod: &Value) -> Facts {
+    let started = pod["status"]["startTime"].as_str().or_else(|| pod["metadata"]["creationTimestamp"].as_str());
+    Facts {
+        key: Key::of(pod),
+        started: started.unwrap_or_default().to_owned(),
+        is_ending: !pod["metadata"]["deletionTimestamp"].is_null(),
+    }
 }
 
 fn uid(pod: &Value) -> &str {
@@ -282,6 +369,6 @@ fn trim(pod: &mut Value) {
         }
     }
     if let Some(status) = pod["status"].as_object_mut() {
-        status.retain(|field, _| matches!(field.as_str(), "phase" | "conditions"));
+        status.retain(|field, _| matches!(field.as_str(), "phase" | "conditions" | "nominatedNodeName" | "startTime"));
     }
 }

@@ -1,5 +1,8 @@
 //! What the scheduler knows: nodes and what their pods have taken, kept up by each change instead of counted anew.
 
+mod preemption;
+
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::mem;
 use std::ops::Bound;
@@ -13,11 +16,17 @@ use crate::near::Labels;
 use crate::neighbours::{Neighbours, View};
 use crate::score::{self, Most, Raw};
 
+pub use preemption::{Budget, Facts, Preemption};
+
 /// All nodes, and where pods are.
 #[derive(Debug, Default)]
 pub struct Snapshot {
     nodes: BTreeMap<String, Node>,
     placed: HashMap<String, Placed>,
+    /// What else is known of them.
+    facts: HashMap<String, Facts>,
+    /// What pods were promised for which others go.
+    nominated: HashMap<String, Placed>,
     locality: Locality,
     neighbours: Neighbours,
     /// Where the last search ended that did not look at all nodes.
@@ -81,28 +90,63 @@ impl Snapshot {
         if self.placed.get(uid).is_some_and(|placed| placed.node == node && placed.wants == wants) {
             return false;
         }
-        self.release(uid);
-        if let Some(node) = self.nodes.get_mut(node) {
-            node.give(&wants);
-        }
-        self.neighbours.come(node, &wants.social);
-        self.placed.insert(uid.to_owned(), Placed { node: node.to_owned(), wants });
+        self.lift(uid);
+        self.put(uid, Placed { node: node.to_owned(), wants });
         true
+    }
+
+    /// What else is known of a pod.
+    pub fn describe(&mut self, uid: &str, facts: Facts) {
+        self.facts.insert(uid.to_owned(), facts);
     }
 
     /// A pod takes nothing any more. True if it had taken something.
     pub fn release(&mut self, uid: &str) -> bool {
-        let Some(Placed { node, wants }) = self.placed.remove(uid) else { return false };
-        if let Some(node) = self.nodes.get_mut(&node) {
-            node.take(&wants);
+        self.facts.remove(uid);
+        self.lift(uid).is_some()
+    }
+
+    /// A pod is promised what others will leave on a node.
+    pub fn nominate(&mut self, uid: &str, node: &str, wants: Arc<Wants>) {
+        self.nominated.insert(uid.to_owned(), Placed { node: node.to_owned(), wants });
+    }
+
+    /// A pod needs no promise any more.
+    pub fn forget_nomination(&mut self, uid: &str) {
+        self.nominated.remove(uid);
+    }
+
+    fn lift(&mut self, uid: &str) -> Option<Placed> {
+        let placed = self.placed.remove(uid)?;
+        if let Some(node) = self.nodes.get_mut(&placed.node) {
+            node.take(&placed.wants);
         }
-        self.neighbours.go(&node, &wants.social);
-        true
+        self.neighbours.go(&placed.node, &placed.wants.social);
+        Some(placed)
+    }
+
+    fn put(&mut self, uid: &str, placed: Placed) {
+        if let Some(node) = self.nodes.get_mut(&placed.node) {
+            node.give(&placed.wants);
+        }
+        self.neighbours.come(&placed.node, &placed.wants.social);
+        self.placed.insert(uid.to_owned(), placed);
+    }
+
+    /// A node as it is for a pod: what is promised to others that are as important is not free.
+    fn as_promised<'a>(&self, node: &'a Node, uid: &str, priority: i64) -> Cow<'a, Node> {
+        let mut seen = Cow::Borrowed(node);
+        let others = self
+            .nominated
+            .iter()
+            .filter(|(other, placed)| placed.node == node.name && *other != uid && placed.wants.priority >= priority);
+        others.for_each(|(_, placed)| seen.to_mut().give(&placed.wants));
+        seen
     }
 
     /// The best node for a pod, the first of them in turn among equals. In large clusters not all nodes are looked at: enough that fit are, and
     /// the next search begins where this one ended (upstream's rule).
-    pub fn choose(&mut self, wants: &Wants) -> Choice {
+    pub fn choose(&mut self, uid: &str, wants: &Wants) -> Choice {
         let enough = enough(self.nodes.len());
         let images = self.locality.of(&wants.images, self.nodes.len());
         let is_lonely = self.neighbours.is_irrelevant(&wants.social);
@@ -113,7 +157,7 @@ impl Snapshot {
         let mut fitting: Vec<&Node> = Vec::new();
         let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
         for (_, node) in around {
-            let misfits = misfits(wants, node, view.as_ref());
+            let misfits = misfits(wants, &self.as_promised(node, uid, wants.priority), view.as_ref());
             if misfits.is_empty() {
                 fitting.push(node);
             }
@@ -135,6 +179,11 @@ impl Snapshot {
         let is_cut = fitting.len() == enough && enough < self.nodes.len();
         self.last = fitting.last().filter(|_| is_cut).map(|node| node.name.clone()).unwrap_or_default();
         Choice::Node(name)
+    }
+
+    /// Whether there is no node.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
     }
 
     /// `0/3 nodes are available: 1 Insufficient cpu, 2 node(s) were unschedulable.`
@@ -188,19 +237,19 @@ mod tests {
     #[test]
     fn pods_spread_and_fill_up() {
         let mut snapshot = Snapshot::default();
-        assert_eq!(snapshot.choose(&wants("1")), Choice::None("no nodes available to schedule pods".into()));
+        assert_eq!(snapshot.choose("", &wants("1")), Choice::None("no nodes available to schedule pods".into()));
         snapshot.set_node(&node("a", "2"));
         snapshot.set_node(&node("b", "2"));
-        assert_eq!(snapshot.choose(&wants("1")), Choice::Node("a".into()));
+        assert_eq!(snapshot.choose("", &wants("1")), Choice::Node("a".into()));
         snapshot.place("1", "a", wants("1"));
-        assert_eq!(snapshot.choose(&wants("1")), Choice::Node("b".into()));
+        assert_eq!(snapshot.choose("", &wants("1")), Choice::Node("b".into()));
         snapshot.place("2", "b", wants("2"));
         snapshot.place("3", "a", wants("1"));
         let text = "0/2 nodes are available: 2 Insufficient cpu.";
-        assert_eq!(snapshot.choose(&wants("1")), Choice::None(text.into()));
+        assert_eq!(snapshot.choose("", &wants("1")), Choice::None(text.into()));
         assert!(snapshot.release("2"));
         assert!(!snapshot.release("2"));
-        assert_eq!(snapshot.choose(&wants("1")), Choice::Node("b".into()));
+        assert_eq!(snapshot.choose("", &wants("1")), Choice::Node("b".into()));
     }
 
     #[test]
@@ -210,10 +259,10 @@ mod tests {
             snapshot.set_node(&node(&format!("n{number:04}"), "2"));
         }
         assert_eq!((enough(100), enough(1000), enough(10_000)), (100, 420, 500));
-        assert_eq!(snapshot.choose(&wants("1")), Choice::Node("n0000".into()));
-        assert_eq!(snapshot.choose(&wants("1")), Choice::Node("n0420".into()));
-        assert_eq!(snapshot.choose(&wants("1")), Choice::Node("n0840".into()));
-        assert_eq!(snapshot.choose(&wants("1")), Choice::Node("n0260".into()));
+        assert_eq!(snapshot.choose("", &wants("1")), Choice::Node("n0000".into()));
+        assert_eq!(snapshot.choose("", &wants("1")), Choice::Node("n0420".into()));
+        assert_eq!(snapshot.choose("", &wants("1")), Choice::Node("n0840".into()));
+        assert_eq!(snapshot.choose("", &wants("1")), Choice::Node("n0260".into()));
     }
 
     #[test]
@@ -224,9 +273,9 @@ mod tests {
         rich["status"]["images"] = json!([{"names": ["docker.io/library/app:1"], "sizeBytes": 1_u64 << 30}]);
         snapshot.set_node(&rich);
         let app = fit::wants(&json!({"spec": {"containers": [{"image": "app:1"}]}}));
-        assert_eq!(snapshot.choose(&app), Choice::Node("b".into()));
+        assert_eq!(snapshot.choose("", &app), Choice::Node("b".into()));
         snapshot.set_node(&node("b", "2"));
-        assert_eq!(snapshot.choose(&app), Choice::Node("a".into()));
+        assert_eq!(snapshot.choose("", &app), Choice::Node("a".into()));
     }
 
     #[test]
@@ -236,7 +285,7 @@ mod tests {
         assert!(snapshot.set_node(&node("a", "2")));
         assert!(!snapshot.set_node(&node("a", "2")));
         assert!(snapshot.set_node(&node("a", "3")));
-        assert_eq!(snapshot.choose(&wants("1")), Choice::Node("a".into()));
-        assert!(matches!(snapshot.choose(&wants("2")), Choice::None(_)));
+        assert_eq!(snapshot.choose("", &wants("1")), Choice::Node("a".into()));
+        assert!(matches!(snapshot.choose("", &wants("2")), Choice::None(_)));
     }
 }

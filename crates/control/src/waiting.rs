@@ -21,6 +21,8 @@ pub struct Waiting {
     groups: HashMap<Arc<Wants>, Group>,
     /// The first of each group that may fit.
     line: BTreeMap<Rank, Arc<Wants>>,
+    /// Pods for which others go: they wait for that alone.
+    parked: HashMap<Key, Arc<Value>>,
     /// Where each pod is.
     places: HashMap<Key, (Arc<Wants>, Rank)>,
 }
@@ -47,6 +49,10 @@ impl Waiting {
         let wants = self.groups.get_key_value(&wants).map_or_else(|| Arc::new(wants), |(known, _)| known.clone());
         let place = (wants.clone(), rank.clone());
         let is_known = self.places.get(&key) == Some(&place);
+        if let Some(parked) = self.parked.get_mut(&key).filter(|_| is_known) {
+            *parked = pod;
+            return;
+        }
         if !is_known {
             self.remove(&key);
             self.places.insert(key, place);
@@ -58,8 +64,17 @@ impl Waiting {
         });
     }
 
+    /// The first pod of a group waits until something changes; the others are next.
+    pub fn park(&mut self, key: &Key) {
+        let Some((wants, rank)) = self.places.get(key).cloned() else { return };
+        let mut parked = None;
+        self.change(&wants, |group| parked = group.pods.remove(&rank));
+        self.parked.extend(parked.map(|pod| (key.clone(), pod)));
+    }
+
     /// A pod waits no more.
     pub fn remove(&mut self, key: &Key) {
+        self.parked.remove(key);
         if let Some((wants, rank)) = self.places.remove(key) {
             self.change(&wants, |group| drop(group.pods.remove(&rank)));
         }
@@ -80,6 +95,11 @@ impl Waiting {
 
     /// Something has changed: whatever did not fit may fit now.
     pub fn hope(&mut self) {
+        for (key, pod) in std::mem::take(&mut self.parked) {
+            if let Some((wants, rank)) = self.places.get(&key).cloned() {
+                self.change(&wants, |group| drop(group.pods.insert(rank, pod)));
+            }
+        }
         self.hope_for(|_| true);
     }
 
@@ -95,11 +115,6 @@ impl Waiting {
                 self.line.insert(rank.clone(), wants.clone());
             }
         }
-    }
-
-    /// Whether a pod waits.
-    pub fn has(&self, key: &Key) -> bool {
-        self.places.contains_key(key)
     }
 
     /// Changes a group and keeps the line true.
@@ -177,6 +192,21 @@ mod tests {
         let (late, wants) = pod("late", 10, "8");
         waiting.add(late, wants);
         assert_eq!(first(&waiting), "late", "who is new is looked at");
+    }
+
+    #[test]
+    fn a_parked_pod_lets_others_pass() {
+        let mut waiting = Waiting::default();
+        for (name, priority, cpu) in [("a", 9, "8"), ("b", 9, "8")] {
+            let (pod, wants) = pod(name, priority, cpu);
+            waiting.add(pod, wants);
+        }
+        waiting.park(&Key { namespace: String::new(), name: "a".into() });
+        let (again, wants) = pod("a", 9, "8");
+        waiting.add(again, wants);
+        assert_eq!(first(&waiting), "b", "news of it do not wake it");
+        waiting.hope();
+        assert_eq!(first(&waiting), "a");
     }
 
     #[test]

@@ -78,7 +78,10 @@ async fn pods_get_nodes_as_there_is_room() -> anyhow::Result<()> {
     add_node(&admin, "small", "1").await?;
     assert_eq!(node_of(&admin, "first").await?, "small");
     add_pod(&admin, "second", asking("1")).await?;
-    assert_eq!(refusal_of(&admin, "second").await?, "0/1 nodes are available: 1 Insufficient cpu.");
+    assert_eq!(
+        refusal_of(&admin, "second").await?,
+        "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod."
+    );
     let now = Delete { grace_seconds: Some(0), ..Delete::default() };
     admin.delete(&resource::PODS.object(Some("default"), "first"), &now).await?;
     assert_eq!(node_of(&admin, "second").await?, "small");
@@ -283,5 +286,47 @@ async fn evictions_spend_a_budget() -> anyhow::Result<()> {
     assert_eq!(causes[0].message, "The disruption budget two needs 2 healthy pods and has 2 currently");
     client.delete(&format!("{budgets}/two"), &Delete::default()).await?;
     evict("b").await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_important_push_out_the_less_important() -> anyhow::Result<()> {
+    let (_cluster, client) = start().await?;
+    add_node(&client, "n1", "2").await?;
+    let class = json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": "high"}, "value": 1000});
+    client.create("/apis/scheduling.k8s.io/v1/priorityclasses", &class).await?;
+    for name in ["first", "second"] {
+        add_pod(&client, name, asking("1")).await?;
+        assert_eq!(node_of(&client, name).await?, "n1");
+        make_ready(&client, name).await?;
+    }
+    let mut spec = asking("1");
+    spec["priorityClassName"] = "high".into();
+    add_pod(&client, "vip", spec).await?;
+    let nominated = async || pod(&client, "vip").await?["status"]["nominatedNodeName"].as_str().map(str::to_owned);
+    assert_eq!(eventually("a promise", nominated).await?, "n1");
+    let going = async || {
+        let pods = client.list(&resource::PODS.collection(Some("default")), &[]).await.ok()?.items;
+        let mut going = pods.into_iter().filter(|pod| !pod["metadata"]["deletionTimestamp"].is_null());
+        going.next().filter(|_| going.next().is_none())
+    };
+    let victim = eventually("one pod goes", going).await?;
+    assert_eq!(victim["metadata"]["deletionGracePeriodSeconds"], 30, "it has the time that it asks for");
+    let conditions = victim["status"]["conditions"].as_array().context("conditions")?;
+    assert!(conditions.iter().any(|one| one["type"] == "DisruptionTarget" && one["reason"] == "PreemptionByScheduler"));
+    // What is left behind is not for others.
+    add_pod(&client, "thief", asking("1")).await?;
+    let name = victim["metadata"]["name"].as_str().context("a name")?.to_owned();
+    let now = Delete { grace_seconds: Some(0), ..Delete::default() };
+    client.delete(&resource::PODS.object(Some("default"), &name), &now).await?;
+    assert_eq!(node_of(&client, "vip").await?, "n1");
+    assert!(pod(&client, "thief").await.context("it waits")?["spec"]["nodeName"].is_null());
+    let told = async || {
+        let events = client.list(&resource::EVENTS.collection(Some("default")), &[]).await.ok()?.items;
+        events
+            .into_iter()
+            .find(|event| event["reason"] == "Preempted" && event["involvedObject"]["name"] == name.as_str())
+    };
+    eventually("the event", told).await?;
     Ok(())
 }

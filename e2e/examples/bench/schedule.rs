@@ -25,7 +25,7 @@ pub(crate) fn run(_: &Bench) -> Result<()> {
         let requests = json!({"cpu": format!("{}m", 100 + number % 10), "memory": "128Mi"});
         let container = json!({"name": "main", "image": "none", "resources": {"requests": requests}});
         let wants = fit::wants(&json!({"spec": {"containers": [container]}}));
-        let choice = snapshot.choose(&wants);
+        let choice = snapshot.choose("", &wants);
         let Choice::Node(node) = choice else { anyhow::bail!("no node fits: {choice:?}") };
         snapshot.place(&number.to_string(), &node, wants.into());
     }

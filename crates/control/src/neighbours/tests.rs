@@ -60,7 +60,7 @@ fn preferred(kind: &str, term: Value) -> Value {
 fn fitting(there: &[(&str, Value)], pod: &Value) -> Result<Vec<String>, String> {
     let mut snapshot = cluster();
     // Asked before the pods come, so that the counts must be kept up.
-    snapshot.choose(&fit::wants(pod));
+    snapshot.choose("", &fit::wants(pod));
     for (number, (node, pod)) in there.iter().enumerate() {
         place(&mut snapshot, number, node, pod);
     }
@@ -69,11 +69,11 @@ fn fitting(there: &[(&str, Value)], pod: &Value) -> Result<Vec<String>, String> 
         let mut bound = pod.clone();
         bound["spec"]["nodeSelector"] = json!({"kubernetes.io/hostname": name});
         // The selector must not change which places count: it is told by the node affinity policy of the rules.
-        if let Choice::Node(node) = snapshot.choose(&fit::wants(&bound)) {
+        if let Choice::Node(node) = snapshot.choose("", &fit::wants(&bound)) {
             nodes.push(node);
         }
     }
-    match snapshot.choose(&fit::wants(pod)) {
+    match snapshot.choose("", &fit::wants(pod)) {
         Choice::Node(best) => {
             assert!(nodes.contains(&best));
             Ok(nodes)
@@ -162,7 +162,7 @@ fn the_reasons_are_told_apart() {
         "labelSelector": {"matchLabels": {"app": "none"}}}]);
     let told =
         format!("0/7 nodes are available: 1 {UNLABELLED}, 1 node(s) had untolerated taint(s), 2 {EXISTING}, 3 {ANTI}.");
-    assert_eq!(snapshot.choose(&fit::wants(&pod("default", app("web"), spec))), Choice::None(told));
+    assert_eq!(snapshot.choose("", &fit::wants(&pod("default", app("web"), spec))), Choice::None(told));
 }
 
 #[test]
@@ -215,7 +215,7 @@ fn spreading_as_a_condition() {
         for (number, (node, pod)) in there.iter().enumerate() {
             place(&mut snapshot, number, node, pod);
         }
-        match (snapshot.choose(&fit::wants(&comes)), expected) {
+        match (snapshot.choose("", &fit::wants(&comes)), expected) {
             (Choice::Node(node), Some(expected)) => assert_eq!(node, expected, "{what}"),
             (Choice::None(why), None) => assert!(why.contains(SPREAD), "{what}: {why}"),
             (choice, _) => panic!("{what}: {choice:?}"),
@@ -234,8 +234,8 @@ fn taints_decide_whether_a_place_counts() {
         place(&mut snapshot, number, node, &pod("default", app("web"), json!({})));
     }
     let comes = |policy: &str| fit::wants(&pod("default", app("web"), rule(policy)));
-    assert!(matches!(snapshot.choose(&comes("Ignore")), Choice::None(_)), "the tainted node stays empty");
-    assert!(matches!(snapshot.choose(&comes("Honor")), Choice::Node(_)));
+    assert!(matches!(snapshot.choose("", &comes("Ignore")), Choice::None(_)), "the tainted node stays empty");
+    assert!(matches!(snapshot.choose("", &comes("Honor")), Choice::Node(_)));
 }
 
 #[test]
@@ -283,7 +283,7 @@ fn wishes_decide_between_nodes_that_fit() {
         for (number, (node, pod)) in there.iter().enumerate() {
             place(&mut snapshot, number, node, pod);
         }
-        match snapshot.choose(&fit::wants(&comes)) {
+        match snapshot.choose("", &fit::wants(&comes)) {
             Choice::Node(node) => assert!(expected.contains(&node.as_str()), "{what}: {node}"),
             none => panic!("{what}: {none:?}"),
         }
@@ -295,15 +295,15 @@ fn counts_are_kept_up() {
     let mut snapshot = cluster();
     let web = pod("default", app("web"), json!({}));
     let comes = fit::wants(&pod("default", app("db"), required("podAffinity", json!([term("web", "zone")]))));
-    assert!(matches!(snapshot.choose(&comes), Choice::None(_)));
+    assert!(matches!(snapshot.choose("", &comes), Choice::None(_)));
     place(&mut snapshot, 1, "b1", &web);
-    assert!(matches!(snapshot.choose(&comes), Choice::Node(node) if node.starts_with('b')));
+    assert!(matches!(snapshot.choose("", &comes), Choice::Node(node) if node.starts_with('b')));
     place(&mut snapshot, 1, "a1", &web);
-    assert!(matches!(snapshot.choose(&comes), Choice::Node(node) if node.starts_with('a')));
+    assert!(matches!(snapshot.choose("", &comes), Choice::Node(node) if node.starts_with('a')));
     place(&mut snapshot, 1, "a1", &pod("default", app("other"), json!({})));
-    assert!(matches!(snapshot.choose(&comes), Choice::None(_)), "it has other labels now");
+    assert!(matches!(snapshot.choose("", &comes), Choice::None(_)), "it has other labels now");
     place(&mut snapshot, 2, "c1", &web);
-    assert!(matches!(snapshot.choose(&comes), Choice::Node(_)));
+    assert!(matches!(snapshot.choose("", &comes), Choice::Node(_)));
     snapshot.release("uid-2");
-    assert!(matches!(snapshot.choose(&comes), Choice::None(_)));
+    assert!(matches!(snapshot.choose("", &comes), Choice::None(_)));
 }
