@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 const NODES: u64 = 12;
 const CORES: u64 = 4;
-const STEPS: usize = 400;
+const STEPS: usize = 200;
 
 /// Numbers that look random and are the same for the same seed (SplitMix64).
 struct Numbers(u64);
@@ -50,8 +50,10 @@ impl World {
         let app = format!("a{}", self.numbers.below(4));
         let term = json!({"labelSelector": {"matchLabels": {"app": app}}, "topologyKey": "zone"});
         let weighed = json!([{"weight": 1 + self.numbers.below(100), "podAffinityTerm": term}]);
-        let rule = |when: &str| json!({"topologySpreadConstraints": [{"topologyKey": "zone", "maxSkew": 1,
-            "whenUnsatisfiable": when, "labelSelector": {"matchLabels": {"app": app}}}]});
+        let rule = |when: &str| {
+            json!({"topologySpreadConstraints": [{"topologyKey": "zone", "maxSkew": 1,
+            "whenUnsatisfiable": when, "labelSelector": {"matchLabels": {"app": app}}}]})
+        };
         let mut spec = match self.numbers.below(7) {
             0 => json!({"affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}}),
             1 => json!({"affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
@@ -141,7 +143,7 @@ fn run(seed: u64) -> Vec<String> {
 
 #[test]
 fn a_seed_decides_everything() {
-    for seed in 0..8 {
+    for seed in 0..4 {
         let (one, other) = (run(seed), run(seed));
         let differ = one.iter().zip(&other).position(|(one, other)| one != other);
         assert_eq!(differ.map(|at| (&one[at], &other[at])), None, "seed {seed}");
