@@ -79,9 +79,14 @@ fn own_pods_only(node: &str, action: &Action) -> Decision {
 }
 
 async fn own_pod(registry: &Registry, node: &str, action: &Action) -> Result<Decision, Status> {
-    let target = Target::new(Resource::known("", "pods"), &action.namespace, &action.name);
-    let entry = registry.find(&target).await?;
-    let own = entry.is_none_or(|entry| text_at(&object::decode(&entry), &["spec", "nodeName"]) == node);
+    let pods = Resource::known("", "pods");
+    let entry = registry.find(&Target::new(pods, &action.namespace, &action.name)).await?;
+    // Each status of each pod passes here: what is derived for watchers already is not decoded anew.
+    let is_on_it = |entry: &store::Entry| {
+        let derived = object::derived(entry);
+        derived.fields(&pods, entry).iter().any(|(field, value)| *field == "spec.nodeName" && value == node)
+    };
+    let own = entry.is_none_or(|entry| is_on_it(&entry));
     Ok(own_or(own, "no relationship found between node and this object"))
 }
 

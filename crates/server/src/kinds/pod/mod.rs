@@ -159,5 +159,7 @@ pub(crate) fn bind(pod: &mut Value, node: &str, binding: &Value, now: Timestamp)
     conditions.retain(|old| text(old, "type") != "PodScheduled");
     conditions.push(condition);
     set(status, "conditions", conditions);
+    // What was promised is kept or has been bettered.
+    crate::tree::remove(status, "nominatedNodeName");
     Ok(())
 }

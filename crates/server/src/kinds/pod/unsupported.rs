@@ -6,8 +6,7 @@ use serde_json::Value;
 use crate::tree::{is_set, items, present, text};
 
 /// Fields of the spec.
-const SPEC: [&str; 9] = [
-    "topologySpreadConstraints",
+const SPEC: [&str; 7] = [
     "resourceClaims",
     "overhead",
     "setHostnameAsFQDN",
@@ -15,10 +14,7 @@ const SPEC: [&str; 9] = [
     "schedulingGroup",
     "evictionResponders",
     "ephemeralContainers",
-    "preemptionPolicy",
 ];
-/// Fields of the affinity.
-const AFFINITY: [&str; 2] = ["podAffinity", "podAntiAffinity"];
 /// Fields of a container.
 const CONTAINER: [&str; 7] = [
     "livenessProbe",
@@ -40,8 +36,7 @@ const SECURITY: [&str; 3] = ["seLinuxOptions", "appArmorProfile", "windowsOption
 pub(super) fn warnings(pod: &Value) -> Vec<String> {
     let mut found = Vec::new();
     let spec = &pod["spec"];
-    // Admission gives every pod the default policy, and the default is what podling does.
-    let said = |name: &&str| present(spec, name).is_some_and(|value| value != "PreemptLowerPriority" && value != false);
+    let said = |name: &&str| present(spec, name).is_some_and(|value| value != false);
     found.extend(SPEC.iter().filter(|name| said(name)).map(|name| format!("spec.{name}")));
     if spec.get("hostUsers").is_some_and(|value| value == false) {
         found.push("spec.hostUsers".to_owned());
@@ -55,7 +50,6 @@ pub(super) fn warnings(pod: &Value) -> Vec<String> {
         let sources = sources.filter(|name| !["name", "emptyDir", "hostPath"].contains(name));
         found.extend(sources.map(|name| format!("spec.volumes[{number}].{name}")));
     }
-    push_fields(&mut found, &spec["affinity"], "spec.affinity", &AFFINITY);
     push_fields(&mut found, &spec["securityContext"], "spec.securityContext", &POD_SECURITY);
     for list in ["initContainers", "containers"] {
         for (number, item) in items(spec, list).iter().enumerate() {
