@@ -1,4 +1,5 @@
-//! The API server's ways to the agents of the nodes: a call for the one in this process, mutual TLS for all others.
+//! The API server's ways to the agents of the nodes: a call for the one in this process, mutual TLS for all others, over
+//! connections that they keep ready where they do.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -11,13 +12,23 @@ use http::header::AUTHORIZATION;
 use http::{Request, Response, Uri};
 use serde_json::Value;
 use server::{NodeDoor, NodeDoorError};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 use wire::authority::Authority;
 use wire::dial::{Dialer, Expected, Trust};
+use wire::link::Unanswered;
+use wire::tunnel::{Caller, Tunnels};
 use wire::{Body, Identity, Peer, Service};
+
+use crate::own::Own;
 
 /// An agent must begin to answer within this time.
 const HEAD_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Connections that a node keeps ready are of no use if so many were not.
+const TRIES: u32 = 3;
+/// An address that does not answer within this time is dialled all the same, for its error.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(8);
 
 /// Leads to all nodes.
 pub(crate) struct Door {
@@ -25,7 +36,15 @@ pub(crate) struct Door {
     client: OnceLock<Client>,
     trust: Trust,
     /// One for each node that was asked: each expects that very node at the other end.
-    dialers: Mutex<HashMap<String, Dialer>>,
+    ways: Mutex<HashMap<String, Way>>,
+    tunnels: Arc<Tunnels>,
+}
+
+/// How one node is asked: over a connection that it keeps ready, or else one that the server makes.
+#[derive(Clone)]
+struct Way {
+    caller: Arc<Caller>,
+    dialer: Dialer,
 }
 
 fn itself() -> Identity {
@@ -34,13 +53,19 @@ fn itself() -> Identity {
 
 impl Door {
     /// Ways on which the server shows a certificate of this authority.
-    pub(crate) fn new(authority: &Authority) -> anyhow::Result<Self> {
+    pub(crate) fn new(authority: &Authority, own: &Own) -> anyhow::Result<Self> {
         let trust = Trust {
             authorities_pem: Some(authority.certificate_pem().to_owned()),
-            credential: Some(authority.client(&itself())?),
+            keys: Some(own.keys(|authority| authority.client(&itself()))?),
             ..Trust::default()
         };
-        Ok(Self { agent: OnceLock::new(), client: OnceLock::new(), trust, dialers: Mutex::default() })
+        Ok(Self {
+            agent: OnceLock::new(),
+            client: OnceLock::new(),
+            trust,
+            ways: Mutex::default(),
+            tunnels: Arc::default(),
+        })
     }
 
     /// Where the nodes are is asked of this client.
@@ -58,22 +83,29 @@ impl Door {
     }
 
     async fn relay(&self, node: &str, mut request: Request<Body>) -> Result<Response<Body>, NodeDoorError> {
-        let address = self.address(node).await?;
-        let unreachable = |source: Box<dyn std::error::Error + Send + Sync>| NodeDoorError::Unreachable {
-            node: node.to_owned(),
-            source: format!("dial tcp {address}: {source}").into(),
-        };
-        let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-        let uri: Uri =
-            format!("https://{address}{path}").parse().map_err(|e: http::uri::InvalidUri| unreachable(e.into()))?;
-        *request.uri_mut() = uri;
+        let failed = |source| NodeDoorError::Unreachable { node: node.to_owned(), source };
+        let way = self.way(node).map_err(|error| failed(error.into()))?;
         // What the caller showed was for the server's eyes.
         request.headers_mut().remove(AUTHORIZATION);
-        let dialer = self.dialer(node).map_err(|e| unreachable(e.into()))?;
-        match timeout(HEAD_DEADLINE, dialer.relay(request)).await {
-            Ok(answered) => answered.map_err(|error| unreachable(cause(&error).into())),
-            Err(_) => Err(unreachable("i/o timeout".into())),
+        let mut address = None;
+        for _ in 0..TRIES {
+            match timeout(HEAD_DEADLINE, self.tunnels.relay(node, &way.caller, request)).await {
+                Ok(Ok(response)) => return Ok(response),
+                Ok(Err(Unanswered { unsent: Some(unsent), .. })) => request = *unsent,
+                Ok(Err(Unanswered { error, unsent: None })) => return Err(failed(cause(&error).into())),
+                Err(_) => return Err(failed("i/o timeout".into())),
+            }
+            let known = self.address(node).await?;
+            address = Some(known);
+            tokio::select! {
+                biased;
+                // It has made one after all, as it does when this server has just begun.
+                () = self.tunnels.arrival(node) => {}
+                () = can_be_dialled(known) => break,
+            }
         }
+        let address = address.ok_or_else(|| NodeDoorError::Unknown(node.to_owned()))?;
+        dial(node, address, &way.dialer, request).await
     }
 
     async fn address(&self, node: &str) -> Result<SocketAddr, NodeDoorError> {
@@ -90,15 +122,41 @@ impl Door {
         })
     }
 
-    fn dialer(&self, node: &str) -> Result<Dialer, wire::Error> {
-        let mut dialers = self.dialers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(dialer) = dialers.get(node) {
-            return Ok(dialer.clone());
+    fn way(&self, node: &str) -> Result<Way, wire::Error> {
+        let mut ways = self.ways.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(way) = ways.get(node) {
+            return Ok(way.clone());
         }
         let expected = Some(Expected { name: node.to_owned(), user: format!("system:node:{node}") });
-        let dialer = Dialer::new(&Trust { expected, ..self.trust.clone() })?;
-        dialers.insert(node.to_owned(), dialer.clone());
-        Ok(dialer)
+        let trust = Trust { expected, ..self.trust.clone() };
+        let way = Way { caller: Arc::new(Caller::new(&trust)?), dialer: Dialer::new(&trust)? };
+        ways.insert(node.to_owned(), way.clone());
+        Ok(way)
+    }
+}
+
+/// Waits until it is known whether somebody listens there. Whether that is the node is another question.
+async fn can_be_dialled(address: SocketAddr) {
+    drop(timeout(CONNECT_DEADLINE, TcpStream::connect(address)).await);
+}
+
+async fn dial(
+    node: &str,
+    address: SocketAddr,
+    dialer: &Dialer,
+    mut request: Request<Body>,
+) -> Result<Response<Body>, NodeDoorError> {
+    let unreachable = |source: Box<dyn std::error::Error + Send + Sync>| NodeDoorError::Unreachable {
+        node: node.to_owned(),
+        source: format!("dial tcp {address}: {source}").into(),
+    };
+    let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+    let uri: Uri =
+        format!("https://{address}{path}").parse().map_err(|e: http::uri::InvalidUri| unreachable(e.into()))?;
+    *request.uri_mut() = uri;
+    match timeout(HEAD_DEADLINE, dialer.relay(request)).await {
+        Ok(answered) => answered.map_err(|error| unreachable(cause(&error).into())),
+        Err(_) => Err(unreachable("i/o timeout".into())),
     }
 }
 

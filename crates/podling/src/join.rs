@@ -2,6 +2,7 @@
 
 mod enroll;
 mod renew;
+mod tunnel;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
@@ -14,11 +15,12 @@ use client::{Client, Transport};
 use http::Uri;
 use ipnet::Ipv4Net;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use wire::authority::{Usage, write_private};
-use wire::dial::Trust;
+use wire::dial::{Dialer, Trust};
 use wire::identity::Credential;
 use wire::keys::Keys;
-use wire::listen::{Listener, Strangers};
+use wire::listen::{Listener, Reception, Strangers};
 
 use crate::cluster::{self, Facts, Joined, Place, Role};
 use crate::progress::Progress;
@@ -73,6 +75,7 @@ pub(crate) struct Membership {
     authority_pem: String,
     credential: Credential,
     keys: Arc<Keys>,
+    trust: Trust,
 }
 
 async fn serve(mut options: Options, begun: Instant) -> anyhow::Result<()> {
@@ -104,6 +107,8 @@ async fn serve(mut options: Options, begun: Instant) -> anyhow::Result<()> {
     place.keep(&facts)?;
     cluster::claim(&facts)?;
     let agent = node::Agent::start(agent(&options, &place, &facts, &member)?, shutdown.clone()).await?;
+    let reception = listener.reception(agent.service());
+    let tunnels = tokio::spawn(keep_tunnels(&facts, &member, reception, shutdown.clone())?);
     let listening = tokio::spawn(listener.serve(agent.service(), shutdown.clone()));
     let renewal = |usage, names: Vec<String>, file: &str, keys: &Arc<Keys>| Renewal {
         client: member.client.clone(),
@@ -124,11 +129,28 @@ async fn serve(mut options: Options, begun: Instant) -> anyhow::Result<()> {
     signals::ended().await?;
     notify::stopping();
     stop.send_replace(true);
-    for task in [running, listening].into_iter().chain(renewing) {
+    for task in [running, listening, tunnels].into_iter().chain(renewing) {
         task.await.context("ending")?;
     }
     place.leave(lock);
     Ok(())
+}
+
+/// Keeps connections ready at all servers.
+fn keep_tunnels(
+    facts: &Facts,
+    member: &Membership,
+    reception: Reception,
+    shutdown: watch::Receiver<bool>,
+) -> anyhow::Result<impl Future<Output = ()> + use<>> {
+    let mut keepers = JoinSet::new();
+    let dialer = Dialer::new(&member.trust)?;
+    for server in facts.joined.iter().flat_map(|joined| &joined.servers) {
+        let url = format!("{server}/podling/v1/tunnel/{}", facts.node_name).parse()?;
+        let keeper = tunnel::Keeper { dialer: dialer.clone(), url, reception: reception.clone() };
+        keepers.spawn(keeper.run(shutdown.clone()));
+    }
+    Ok(async move { while keepers.join_next().await.is_some() {} })
 }
 
 /// The token that a service was installed with: no word of the process, which everybody on the machine could read.
@@ -314,7 +336,7 @@ pub(crate) fn membership(place: &Place, facts: &Facts) -> anyhow::Result<Members
         servers => Arc::new(Several::new(servers, &facts.node_name, &trust)?),
     };
     let client = Client::new(transport, "podling");
-    Ok(Membership { client, authority_pem, credential, keys })
+    Ok(Membership { client, authority_pem, credential, keys, trust })
 }
 
 /// The certificate that the node listens with: the one it has, or a new one if its addresses have changed or its time is over.

@@ -18,6 +18,7 @@ mod join;
 mod kubia;
 mod leave;
 mod notify;
+mod own;
 mod process;
 mod progress;
 mod signals;

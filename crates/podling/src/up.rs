@@ -16,12 +16,12 @@ use serde_json::json;
 use tokio::sync::watch;
 use wire::authority::{Authority, write_private};
 use wire::identity::Credential;
-use wire::keys::Keys;
 use wire::listen::{Listener, Strangers};
 use wire::{Identity, Service};
 
 use crate::cluster::{self, Facts, Place, Role};
 use crate::door::Door;
+use crate::own::Own;
 use crate::progress::Progress;
 use crate::signer::KeyHolder;
 use crate::state::Home;
@@ -47,6 +47,9 @@ pub(crate) struct Options {
     /// How long the certificates of nodes hold; they are renewed in time
     #[arg(long, value_name = "DURATION", default_value = "8760h", value_parser = cli::duration)]
     node_certificate_ttl: Duration,
+    /// How long the certificates of this server and its administrator hold; they are renewed in time
+    #[arg(long, value_name = "DURATION", default_value = "8760h", value_parser = cli::duration)]
+    certificate_ttl: Duration,
     /// Range of the pods' addresses [default: the first of 10.42.0.0/16 … 10.127.0.0/16 that is free]
     #[arg(long, value_name = "CIDR")]
     pod_cidr: Option<Ipv4Net>,
@@ -169,12 +172,13 @@ async fn serve(options: Options, role: Role, begun: Instant) -> anyhow::Result<(
     if let Some((shared, _)) = &shared {
         shared.keep(&place)?;
     }
-    let authority = Arc::new(authority(&place, &facts)?);
+    let authority = Arc::new(authority(&place, &facts, options.certificate_ttl)?);
+    let own = Own::new(authority.clone());
     let names = names(&facts)?;
-    let listener = listen(&authority, &names, &mut facts).await?;
+    let listener = listen(&authority, &own, &names, &mut facts).await?;
     place.keep(&facts)?;
     let (stop, shutdown) = watch::channel(false);
-    let door = Arc::new(Door::new(&authority)?);
+    let door = Arc::new(Door::new(&authority, &own)?);
     let nodes = door.clone();
     let server = server::Server::new(server::Config { store: store.clone(), cluster: shown(&facts), nodes }).await?;
     let itself = local(&server, Identity::new("kube-apiserver", &["system:masters"]));
@@ -191,17 +195,19 @@ async fn serve(options: Options, role: Role, begun: Instant) -> anyhow::Result<(
             state::claim_name(&*store, &itself, &facts).await?;
         }
         // Other servers reach this node as they reach all others.
-        let outer = if is_one_of_several { Some(node_listener(&authority, &facts).await?) } else { None };
+        let outer = if is_one_of_several { Some(node_listener(&authority, &own, &facts).await?) } else { None };
         let port = outer.as_ref().map_or(Ok(facts.listen), Listener::address)?.port();
         let agent = node::Agent::start(agent(&options, &place, &facts, port, &server)?, shutdown.clone()).await?;
         tasks.extend(outer.map(|outer| tokio::spawn(outer.serve(agent.service(), shutdown.clone()))));
         door.open(&facts.node_name, agent.service());
         mark(&itself, &facts.node_name).await?;
         tasks.push(tokio::spawn(keep_marked(itself.clone(), facts.node_name.clone(), shutdown.clone())));
-        tasks.insert(0, tokio::spawn(agent.run(shutdown)));
+        tasks.insert(0, tokio::spawn(agent.run(shutdown.clone())));
     }
     published.await.context("publishing what nodes must know")??;
     enter(&place, &options, &authority, &mut facts)?;
+    keep_entered(&own, &place, &options, &facts);
+    tasks.push(tokio::spawn(own.run(shutdown)));
     drop(progress);
     let (name, listen, took) = (&facts.node_name, facts.listen, begun.elapsed().as_millis());
     match role {
@@ -235,17 +241,17 @@ fn shown(facts: &Facts) -> server::Cluster {
     }
 }
 
-fn authority(place: &Place, facts: &Facts) -> anyhow::Result<Authority> {
+fn authority(place: &Place, facts: &Facts, life: Duration) -> anyhow::Result<Authority> {
     let pki = place.file("pki");
     std::fs::create_dir_all(&pki).with_context(|| format!("making {}", pki.display()))?;
-    Ok(Authority::open(&pki, &format!("podling-{}", facts.cluster()))?)
+    Ok(Authority::open(&pki, &format!("podling-{}", facts.cluster()))?.with_life(life))
 }
 
 /// Where this node answers the servers on other machines.
-async fn node_listener(authority: &Authority, facts: &Facts) -> anyhow::Result<Listener> {
+async fn node_listener(authority: &Authority, own: &Own, facts: &Facts) -> anyhow::Result<Listener> {
     let identity = Identity::new(format!("system:node:{}", facts.node_name), &["system:nodes"]);
     let names = [facts.node_name.clone(), facts.node_address.to_string()];
-    let keys = Keys::new(&authority.server(&identity, &names)?)?;
+    let keys = own.keys(move |authority| authority.server(&identity, &names))?;
     let address = SocketAddr::from((facts.node_address, 0));
     Ok(Listener::bind_with(address, keys, authority.certificate_pem(), Strangers::Refused).await?)
 }
@@ -405,9 +411,11 @@ fn names(facts: &Facts) -> anyhow::Result<Vec<String>> {
     Ok(names)
 }
 
-async fn listen(authority: &Authority, names: &[String], facts: &mut Facts) -> anyhow::Result<Listener> {
-    let credential = authority.server(&Identity::new("kube-apiserver", &[]), names)?;
-    let listener = Listener::bind(facts.listen, &credential, authority.certificate_pem()).await?;
+async fn listen(authority: &Authority, own: &Own, names: &[String], facts: &mut Facts) -> anyhow::Result<Listener> {
+    let names = names.to_vec();
+    let keys = own.keys(move |authority| authority.server(&Identity::new("kube-apiserver", &[]), &names))?;
+    let pem = authority.certificate_pem();
+    let listener = Listener::bind_with(facts.listen, keys, pem, Strangers::Served).await?;
     facts.listen = listener.address()?;
     Ok(listener)
 }
@@ -464,7 +472,13 @@ fn enter(place: &Place, options: &Options, authority: &Authority, facts: &mut Fa
     place.keep(facts)
 }
 
-/// The administrator's certificate; made anew with each start, so that it never runs out while the cluster is used.
+/// Writes it again whenever the certificates are made anew.
+fn keep_entered(own: &Own, place: &Place, options: &Options, facts: &Facts) {
+    let (place, options, facts) = (place.clone(), options.clone(), facts.clone());
+    own.also(move |authority| enter(&place, &options, authority, &mut facts.clone()));
+}
+
+/// The administrator's certificate; made anew with each start and in time, so that it never runs out while the cluster is used.
 fn administrator(place: &Place, authority: &Authority) -> anyhow::Result<Credential> {
     let credential = authority.client(&Identity::new("kubernetes-admin", &["system:masters"]))?;
     let pki = place.file("pki");

@@ -33,6 +33,7 @@ pub enum Usage {
 pub struct Authority {
     certificate_pem: String,
     issuer: Issuer<'static, KeyPair>,
+    life: Duration,
 }
 
 impl Authority {
@@ -50,7 +51,8 @@ impl Authority {
         set_life(&mut params, AUTHORITY_LIFE);
         let certificate = params.self_signed(&key).map_err(|e| Error::failed("signing the authority", e))?;
         let credential = Credential { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() };
-        Ok((Self { certificate_pem: credential.certificate_pem.clone(), issuer: Issuer::new(params, key) }, credential))
+        let (certificate_pem, issuer) = (credential.certificate_pem.clone(), Issuer::new(params, key));
+        Ok((Self { certificate_pem, issuer, life: LEAF_LIFE }, credential))
     }
 
     /// Takes up an authority that was made before.
@@ -61,7 +63,7 @@ impl Authority {
         let failed = |e| Error::failed("loading the certificate authority", e);
         let key = KeyPair::from_pem(&credential.key_pem).map_err(failed)?;
         let issuer = Issuer::from_ca_cert_pem(&credential.certificate_pem, key).map_err(failed)?;
-        Ok(Self { certificate_pem: credential.certificate_pem.clone(), issuer })
+        Ok(Self { certificate_pem: credential.certificate_pem.clone(), issuer, life: LEAF_LIFE })
     }
 
     /// Loads the authority from `ca.crt` and `ca.key` in `directory`, or makes one and writes them there.
@@ -77,6 +79,17 @@ impl Authority {
         write_private(&certificate, credential.certificate_pem.as_bytes())?;
         write_private(&key, credential.key_pem.as_bytes())?;
         Ok(authority)
+    }
+
+    /// Issues certificates that hold for so long, instead of a year.
+    #[must_use]
+    pub fn with_life(self, life: Duration) -> Self {
+        Self { life, ..self }
+    }
+
+    /// How long the certificates hold that it issues.
+    pub fn life(&self) -> Duration {
+        self.life
     }
 
     /// The authority's own certificate, which clients trust.
@@ -132,7 +145,7 @@ impl Authority {
     ) -> Result<Credential, Error> {
         let failed = |e| Error::failed(format!("issuing a certificate for {}", identity.user), e);
         let key = new_key()?;
-        let params = leaf(identity, names, usages, LEAF_LIFE).map_err(failed)?;
+        let params = leaf(identity, names, usages, self.life).map_err(failed)?;
         let certificate = params.signed_by(&key, &self.issuer).map_err(failed)?;
         Ok(Credential { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() })
     }

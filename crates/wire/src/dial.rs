@@ -127,7 +127,7 @@ async fn send(
 }
 
 /// Carries bytes between two upgraded connections until one side ends.
-async fn splice(near: OnUpgrade, far: OnUpgrade) {
+pub(crate) async fn splice(near: OnUpgrade, far: OnUpgrade) {
     let both = timeout(CONNECT_DEADLINE, async { tokio::try_join!(near, far) }).await;
     let (near, far) = match both {
         Ok(Ok(both)) => both,

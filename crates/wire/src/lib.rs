@@ -4,7 +4,7 @@
 //!
 //! In reading order: [`identity`] says who a peer is, [`authority`] issues the certificates that prove it
 //! ([`request`] asks for one, [`keys`] replaces one in use), [`listen`] serves a [`Service`]
-//! over TLS, [`dial`] reaches one ([`link`] by a single connection), [`body`] is what both carry, and [`upgrade`] turns a request into a bundle of byte streams.
+//! over TLS, [`dial`] reaches one ([`link`] by a single connection, [`tunnel`] by one that it has made), [`body`] is what both carry, and [`upgrade`] turns a request into a bundle of byte streams.
 
 pub mod authority;
 pub mod body;
@@ -16,6 +16,7 @@ pub mod link;
 pub mod listen;
 pub mod request;
 mod service;
+pub mod tunnel;
 pub mod upgrade;
 mod verify;
 

@@ -11,12 +11,13 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
-use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake, TlsAcceptor};
 
 use crate::identity::{Credential, certificates};
 use crate::keys::Keys;
@@ -111,7 +112,45 @@ impl Listener {
     }
 }
 
+/// Serves connections that were not accepted on a port, as if they had been.
+#[derive(Clone)]
+pub struct Reception {
+    config: Arc<ServerConfig>,
+    service: Arc<dyn Service>,
+}
+
+/// A connection whose far side has begun to speak.
+pub struct Greeted<S> {
+    start: StartHandshake<S>,
+    reception: Reception,
+}
+
+impl Reception {
+    /// Waits, for as long as it takes, until the far side begins to speak. `None` when it ends the connection instead.
+    pub async fn greeted<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S) -> Option<Greeted<S>> {
+        let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await.ok()?;
+        Some(Greeted { start, reception: self.clone() })
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Greeted<S> {
+    /// Serves the connection to its end.
+    pub async fn serve(self, shutdown: watch::Receiver<bool>) {
+        let Reception { config, service } = self.reception;
+        match timeout(HANDSHAKE_DEADLINE, self.start.into_stream(config)).await {
+            Ok(Ok(stream)) => talk(stream, None, service, shutdown).await,
+            Ok(Err(error)) => tracing::debug!(%error, "TLS handshake"),
+            Err(_) => tracing::debug!("TLS handshake took too long"),
+        }
+    }
+}
+
 impl Listener {
+    /// What serves other connections as this listener serves its own.
+    pub fn reception(&self, service: Arc<dyn Service>) -> Reception {
+        Reception { config: self.acceptor.config().clone(), service }
+    }
+
     async fn accept(&self, not_before: Instant) -> std::io::Result<(TcpStream, SocketAddr)> {
         sleep_until(not_before).await;
         self.socket.accept().await
@@ -155,7 +194,7 @@ async fn connection(
     address: SocketAddr,
     acceptor: TlsAcceptor,
     service: Arc<dyn Service>,
-    mut shutdown: watch::Receiver<bool>,
+    shutdown: watch::Receiver<bool>,
 ) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "setting TCP_NODELAY");
@@ -165,7 +204,16 @@ async fn connection(
         Ok(Err(error)) => return tracing::debug!(%address, %error, "TLS handshake"),
         Err(_) => return tracing::debug!(%address, "TLS handshake took too long"),
     };
-    let peer = Peer { identity: identity_of(&stream), address: Some(address) };
+    talk(stream, Some(address), service, shutdown).await;
+}
+
+async fn talk<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    stream: TlsStream<S>,
+    address: Option<SocketAddr>,
+    service: Arc<dyn Service>,
+    mut shutdown: watch::Receiver<bool>,
+) {
+    let peer = Peer { identity: identity_of(&stream), address };
     let answer = service_fn(move |request: Request<Incoming>| {
         let (service, peer) = (service.clone(), peer.clone());
         async move { Ok::<_, std::convert::Infallible>(service.call(prepare(request, peer)).await) }
@@ -180,7 +228,7 @@ async fn connection(
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(%address, %error, "connection ended");
+        tracing::debug!(?address, %error, "connection ended");
     }
 }
 
@@ -204,7 +252,7 @@ fn prepare(request: Request<Incoming>, peer: Peer) -> Request<body::Body> {
     request
 }
 
-fn identity_of(stream: &TlsStream<TcpStream>) -> Option<Identity> {
+fn identity_of<S>(stream: &TlsStream<S>) -> Option<Identity> {
     let certificate = stream.get_ref().1.peer_certificates()?.first()?;
     match Identity::of_certificate(certificate) {
         Ok(identity) => Some(identity),

@@ -6,14 +6,13 @@ use std::time::{Duration, SystemTime};
 
 use client::Client;
 use tokio::sync::watch;
-use wire::authority::{CLOCK_SKEW, Usage};
+use wire::authority::Usage;
 use wire::identity::Credential;
 use wire::keys::Keys;
 
 use super::enroll;
+use crate::own::{LOOK, wait};
 
-/// However late the end, the clock is looked at so often: somebody may set it.
-const LOOK: Duration = Duration::from_secs(3600);
 /// After a failure the next try comes after this time, or sooner if the end is near.
 const RETRY: Duration = Duration::from_secs(60);
 
@@ -67,27 +66,5 @@ impl Renewal {
         self.keys.replace(&credential)?;
         tracing::info!(usage = ?self.usage, "renewed a certificate of this node");
         Ok(credential)
-    }
-}
-
-/// How long until a certificate is to be renewed; `None` is now. It was given its beginning in the past, for slow clocks.
-fn wait(from: SystemTime, until: SystemTime, now: SystemTime) -> Option<Duration> {
-    let life = until.duration_since(from + CLOCK_SKEW).unwrap_or_default();
-    (until - life / 3).duration_since(now).ok().filter(|left| !left.is_zero())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_certificate_is_renewed_in_its_last_third() {
-        let given = SystemTime::UNIX_EPOCH + Duration::from_secs(100_000);
-        let (from, until) = (given - CLOCK_SKEW, given + Duration::from_secs(300));
-        let at = |seconds: u64| wait(from, until, given + Duration::from_secs(seconds));
-        assert_eq!(at(0), Some(Duration::from_secs(200)));
-        assert_eq!(at(150), Some(Duration::from_secs(50)));
-        assert_eq!(at(200), None);
-        assert_eq!(at(400), None);
     }
 }
