@@ -1,6 +1,8 @@
 //! Tells what happens to objects by Event objects, without ever holding up the work.
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 
 use api::time;
 use jiff::Timestamp;
@@ -76,18 +78,25 @@ impl Occurrence {
     }
 }
 
-/// Writes events. Cloning shares the writer.
+/// So many events are written at the same time, those of one object one after the other.
+const WRITERS: usize = 4;
+
+/// Writes events. Cloning shares the writers.
 #[derive(Clone)]
 pub struct Recorder {
-    queue: mpsc::Sender<Occurrence>,
+    queues: Arc<[mpsc::Sender<Occurrence>]>,
 }
 
 impl Recorder {
-    /// Starts the task that writes events as `component` on `host`. It ends with the last recorder.
+    /// Starts the tasks that write events as `component` on `host`. They end with the last recorder.
     pub fn start(client: Client, component: &'static str, host: String) -> Self {
-        let (queue, occurrences) = mpsc::channel(QUEUE);
-        tokio::spawn(Writer { client, component, host, written: HashMap::new() }.run(occurrences));
-        Self { queue }
+        let start = |_| {
+            let (queue, occurrences) = mpsc::channel(QUEUE);
+            let (client, host, written) = (client.clone(), host.clone(), HashMap::new());
+            tokio::spawn(Writer { client, component, host, written }.run(occurrences));
+            queue
+        };
+        Self { queues: (0..WRITERS).map(start).collect() }
     }
 
     /// Tells what happened.
@@ -96,7 +105,10 @@ impl Recorder {
     }
 
     fn send(&self, occurrence: Occurrence) {
-        if self.queue.try_send(occurrence).is_err() {
+        let mut hasher = DefaultHasher::new();
+        (&occurrence.about.namespace, &occurrence.about.name).hash(&mut hasher);
+        let queue = &self.queues[(hasher.finish() % WRITERS as u64) as usize];
+        if queue.try_send(occurrence).is_err() {
             tracing::warn!("an event was dropped: too many wait to be written");
         }
     }
