@@ -110,7 +110,7 @@ fn pod(lab: &Lab, by: usize, name: &str, node: &str) {
 
 #[test]
 fn two_servers_are_one_cluster_and_one_is_enough() {
-    let Some((lab, _etcd, store)) = lab(3) else { return };
+    let Some((lab, etcd, store)) = lab(3) else { return };
     for number in [1, 2] {
         up(&lab, number, &["--store", &store, "--advertise", NAME]);
         lab.import_busybox(number);
@@ -160,6 +160,15 @@ fn two_servers_are_one_cluster_and_one_is_enough() {
     assert_eq!(kubectl(&lab, 2, &["exec", "on-m1", "--", "echo", "hello"]), "hello\n");
     assert_eq!(kubectl(&lab, 1, &["get", "pods", "-o", "name"]), "pod/later\npod/on-m1\npod/on-m2\n");
     assert!(kubectl(&lab, 1, &holder).starts_with("m2_"), "who works goes on working");
+    // Without etcd nothing is answered, and that within its time; a balancer can see it.
+    drop(etcd);
+    let kubeconfig = kubeconfig(&lab, 2);
+    let raw = |path: &str| lab.on(2, &lab.kubectl_program(), &["--kubeconfig", &kubeconfig, "get", "--raw", path]);
+    let ready = raw("/readyz").refused();
+    assert!(ready.contains("[-]store failed"), "{ready}");
+    assert_eq!(raw("/livez").ok(), "ok");
+    let read = raw("/api/v1/nodes").refused();
+    assert!(read.contains("the store cannot be reached") && read.contains("etcd at http://"), "{read}");
 }
 
 #[test]

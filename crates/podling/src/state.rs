@@ -149,7 +149,7 @@ impl Etcd {
                 tracing::warn!("all secrets of the cluster go to {member} in the clear: give etcd certificates");
             }
         }
-        let read = |path: &Option<PathBuf>| path.as_deref().map(read_text).transpose();
+        let read = |path: &Option<PathBuf>| path.as_deref().map(read_pem).transpose();
         Ok(etcd::Config {
             prefix: self.prefix.clone(),
             authority_pem: read(&self.authority)?,
@@ -169,6 +169,13 @@ impl std::fmt::Display for Etcd {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "etcd at {} under {}", self.members.join(", "), self.prefix)
     }
+}
+
+/// A file that must hold what it is said to hold: TLS without would only fail, and not say why.
+fn read_pem(path: &Path) -> anyhow::Result<String> {
+    let text = read_text(path)?;
+    ensure!(text.contains("-----BEGIN "), "{} holds neither a certificate nor a key (PEM)", path.display());
+    Ok(text)
 }
 
 fn read_text(path: &Path) -> anyhow::Result<String> {

@@ -54,7 +54,8 @@ pub(crate) fn run(place: &Place) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::FAILURE)
         }
         Err(_) => {
-            say!("node      unknown: the API does not answer within {} s", DEADLINE.as_secs());
+            let what = if facts.role == Role::Server { "answers" } else { "node   " };
+            say!("{what}   unknown: the API does not answer within {} s", DEADLINE.as_secs());
             Ok(ExitCode::FAILURE)
         }
     }

@@ -21,6 +21,7 @@ mod discovery;
 mod error;
 mod evict;
 mod expire;
+mod health;
 mod kinds;
 mod negotiate;
 mod openapi;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use api::kind::{self, Kind};
 use api::path::{RequestPath, ResourcePath};
 use api::status::Status;
+use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use serde_json::json;
@@ -12,7 +13,7 @@ use wire::{Body, Peer};
 
 use crate::auth::{self, Action};
 use crate::call::Call;
-use crate::{State, discovery, error, negotiate, render, subresource, verbs};
+use crate::{State, discovery, error, health, negotiate, render, subresource, verbs};
 
 /// Answers a request.
 pub(crate) async fn answer(state: &Arc<State>, request: Request<Body>) -> Result<Response<Body>, Status> {
@@ -114,6 +115,8 @@ fn action(call: &Call, path: &ResourcePath, verb: &str) -> Action {
     }
 }
 
+const HEALTH: [&str; 3] = ["/healthz", "/livez", "/readyz"];
+
 /// Paths that are no resource's.
 async fn other(state: &Arc<State>, call: &Call, path: &str) -> Result<Response<Body>, Status> {
     let path = path.strip_suffix('/').filter(|path| !path.is_empty()).unwrap_or(path);
@@ -125,7 +128,12 @@ async fn other(state: &Arc<State>, call: &Call, path: &str) -> Result<Response<B
         return Err(Status::method_not_allowed());
     }
     match path {
-        "/healthz" | "/livez" | "/readyz" | "/healthz/ping" | "/livez/ping" | "/readyz/ping" => Ok(text("ok")),
+        path if HEALTH
+            .iter()
+            .any(|root| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))) =>
+        {
+            Ok(found(health::answer(state, path, &call.query).await))
+        }
         "/version" => Ok(version(state)),
         "/" => Ok(discovery::index()),
         path if path.starts_with("/openapi/") => Ok(found(state.openapi.answer(call.headers(), &call.query, path)?)),
@@ -144,7 +152,7 @@ fn page_not_found() -> Response<Body> {
     response
 }
 
-fn text(content: &'static str) -> Response<Body> {
+pub(crate) fn text(content: impl Into<Bytes>) -> Response<Body> {
     let mut response = Response::new(wire::body::full(content));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response

@@ -61,7 +61,11 @@ impl Reader {
         let known = self.memory.read().progress().revision;
         // Of one key the number alone: the header is what is asked for.
         let request = RangeRequest { key: vec![0], count_only: true, ..RangeRequest::default() };
-        let answer: RangeResponse = self.link.read(proto::RANGE, request).await.map_err(|error| error.to_string())?;
+        let answer: Result<RangeResponse> = self.link.read(proto::RANGE, request).await;
+        let answer = answer.map_err(|error| match error {
+            Error::Unavailable { why } => why,
+            error => error.to_string(),
+        })?;
         let found = answer.header.map_or(Revision::EMPTY, |header| revision(header.revision));
         // What was in memory before came from etcd: less can only be another history, as after a restored backup.
         if found < known {

@@ -3,6 +3,7 @@
 use std::error::Error as _;
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use http::uri::PathAndQuery;
@@ -66,6 +67,8 @@ struct Member {
 pub(super) struct Link {
     members: Vec<Member>,
     current: AtomicUsize,
+    /// Why a call failed last.
+    trouble: Mutex<String>,
 }
 
 /// The member in use when a call was made.
@@ -85,7 +88,7 @@ impl Link {
         }
         // Several servers should not all lean on the first member.
         let current = AtomicUsize::new(std::process::id() as usize % members.len());
-        Ok(Self { members, current })
+        Ok(Self { members, current, trouble: Mutex::default() })
     }
 
     pub(super) fn pick(&self) -> Picked {
@@ -97,6 +100,11 @@ impl Link {
     pub(super) fn give_up(&self, picked: &Picked) {
         let next = (picked.index + 1) % self.members.len();
         let _ = self.current.compare_exchange(picked.index, next, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Why a call failed last; empty if none has.
+    pub(super) fn trouble(&self) -> String {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Makes a call that changes nothing, at as many members as it takes.
@@ -147,6 +155,7 @@ impl Link {
             if Instant::now() >= end {
                 return Err(Error::Unavailable { why });
             }
+            self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&why);
             last = Some(why);
             failed += 1;
             if failed % self.members.len() == 0 {

@@ -134,7 +134,10 @@ impl Etcd {
     /// Waits until the memory has what etcd had when this was called.
     async fn catch_up(&self) -> Result<()> {
         let end = Instant::now() + DEADLINE;
-        let late = |_| Error::Unavailable { why: format!("etcd does not answer within {} s", DEADLINE.as_secs()) };
+        let late = |_| {
+            let trouble = self.link.trouble();
+            Error::Unavailable { why: format!("no answer within {} s, last trouble: {trouble}", DEADLINE.as_secs()) }
+        };
         let revision = timeout_at(end, self.barrier.revision()).await.map_err(late)??;
         if self.reach(revision, end).await {
             return Ok(());
