@@ -171,6 +171,50 @@ fn two_servers_are_one_cluster_and_one_is_enough() {
     assert!(read.contains("the store cannot be reached") && read.contains("etcd at http://"), "{read}");
 }
 
+/// A machine of its own that knows both servers: whichever dies, it goes on by the other, and is asked by the other.
+#[test]
+fn a_node_of_several_servers_needs_only_one_of_them() {
+    let Some((lab, _etcd, store)) = lab(3) else { return };
+    let server = |number: usize| {
+        let (kubeconfig, name) = (kubeconfig(&lab, number), format!("m{number}"));
+        let fixed = ["server", "--detach", "--listen", "0.0.0.0:6443", "--node-grace", "4s", "--store", &store];
+        let own = ["--kubeconfig", &kubeconfig, "--node-name", &name];
+        lab.podling(number, &[&fixed[..], &own].concat()).ok();
+    };
+    [1, 2].into_iter().for_each(server);
+    // Nobody can dial the node.
+    let wall = "add table inet wall; add chain inet wall in { type filter hook input priority 0; policy drop; }; \
+                add rule inet wall in ct state established,related accept; add rule inet wall in iifname lo accept";
+    lab.on(3, "nft".as_ref(), &[wall]).ok();
+    let servers = [1, 2].map(|number| format!("https://{}:6443", lab.address(number))).join(",");
+    let token = lab.token(&[]);
+    lab.podling(3, &["join", &servers, "--token", &token, "--detach", "--node-name", "m3"]).ok();
+    lab.import_busybox(3);
+    pod(&lab, 1, "first", "m3");
+    let logs = |by: usize, name: &str| assert_eq!(kubectl(&lab, by, &["logs", name]), format!("I am {name}\n"));
+    logs(1, "first");
+    logs(2, "first");
+    for (dead, alive, name) in [(1, 2, "second"), (2, 1, "third")] {
+        lab.kill(dead);
+        let begun = Instant::now();
+        // Bound by hand: no scheduler has to be chosen first.
+        let overrides = r#"{"spec": {"nodeName": "m3", "terminationGracePeriodSeconds": 0}}"#;
+        let words = ["run", "bound", "--image=busybox", "--overrides", overrides, "--", "sleep", "1000"];
+        kubectl(&lab, alive, &words);
+        kubectl(&lab, alive, &["wait", "--for=condition=Ready", "pod/bound", "--timeout=60s"]);
+        eprintln!("a pod was Ready {:?} after server {dead} was killed", begun.elapsed());
+        kubectl(&lab, alive, &["delete", "pod", "bound"]);
+        pod(&lab, alive, name, "m3");
+        logs(alive, name);
+        assert_eq!(kubectl(&lab, alive, &["exec", "first", "--", "echo", "hello"]), "hello\n");
+        let ready = "jsonpath={.status.conditions[?(@.type==\"Ready\")].status}";
+        assert_eq!(kubectl(&lab, alive, &["get", "node", "m3", "-o", ready]), "True");
+        server(dead);
+    }
+    let left = lab.podling(3, &["leave"]).ok();
+    assert!(left.contains("has left"), "{left}");
+}
+
 #[test]
 fn the_state_moves_to_etcd_and_back_and_into_a_file() {
     let Some((lab, _etcd, store)) = lab(1) else { return };

@@ -310,9 +310,46 @@ fn a_node_outlives_its_server_its_cable_and_its_address() {
 }
 
 #[test]
+fn a_node_behind_a_wall_is_reached_over_its_own_connections() {
+    let Some(lab) = lab(2) else { return };
+    lab.serve("server", &[]);
+    let wall = "add table inet wall; add chain inet wall in { type filter hook input priority 0; policy drop; }; \
+                add rule inet wall in ct state established,related accept; add rule inet wall in iifname lo accept";
+    lab.on(2, "nft".as_ref(), &[wall]).ok();
+    lab.join(2, &lab.token(&[]), &["--port", "10250"]).ok();
+    let dialled = format!("https://{}:10250/healthz", lab.address(2));
+    let dial = ["--silent", "--insecure", "--max-time", "1", dialled.as_str()];
+    assert_eq!(lab.on(1, "curl".as_ref(), &dial).code, 28, "nobody can dial the node");
+    lab.import_busybox(2);
+    pod(&lab, "m2");
+    lab.kubectl(&["wait", "--for=condition=Ready", "pod/on-m2", WAIT]).ok();
+    for _ in 0..3 {
+        streams_work(&lab, "m2");
+    }
+    // Many at once need more connections than wait.
+    let logs: Vec<Child> = (0..12).map(|_| lab.start_kubectl(&["logs", "on-m2"])).collect();
+    for child in logs {
+        let output = child.wait_with_output().expect("kubectl ends");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "I am on m2\n");
+    }
+    // They come back with the server, and end with the node.
+    lab.kill(1);
+    lab.serve("server", &[]);
+    lab.kubectl(&["wait", "--for=condition=Ready", "pod/on-m2", WAIT]).ok();
+    streams_work(&lab, "m2");
+    let stranger = format!("https://{}:6443/podling/v1/tunnel/m2", lab.address(1));
+    let words = ["--silent", "--insecure", "-H", "Connection: Upgrade", "-H", "Upgrade: podling-tunnel", &stranger];
+    let refused = lab.on(2, "curl".as_ref(), &words).ok();
+    assert!(refused.contains("only the node itself keeps connections ready"), "{refused}");
+    lab.podling(2, &["leave"]).ok();
+}
+
+#[test]
 fn certificates_are_renewed_in_time() {
     let Some(lab) = lab(2) else { return };
-    lab.serve("server", &["--node-certificate-ttl", "6s"]);
+    lab.serve("server", &["--node-certificate-ttl", "6s", "--certificate-ttl", "6s"]);
+    let administrator = || std::fs::read_to_string(lab.path("kubeconfig")).expect("a kubeconfig");
+    let before = administrator();
     lab.join(2, &lab.token(&[]), &[]).ok();
     lab.import_busybox(2);
     pod(&lab, "m2");
@@ -322,6 +359,8 @@ fn certificates_are_renewed_in_time() {
     // Each renewal is a request; after three of both kinds, the first certificates have long run out.
     renewals(&lab, 6);
     assert_ne!(std::fs::read(&file).expect("the node has a certificate"), first);
+    // The server's own, too: the node and kubectl have gone on speaking with it, and it with the node.
+    assert_ne!(administrator(), before);
     streams_work(&lab, "m2");
     let ready = "jsonpath={.status.conditions[?(@.type==\"Ready\")].status}";
     assert_eq!(lab.kubectl(&["get", "node", "m2", "-o", ready]).ok(), "True");

@@ -202,4 +202,9 @@ impl NodeDoor for Door {
             }
         })
     }
+
+    fn keep(&self, node: &str, request: Request<Body>) -> Result<Response<Body>, NodeDoorError> {
+        let kept = self.tunnels.accept(node, request);
+        kept.map_err(|error| NodeDoorError::Unreachable { node: node.to_owned(), source: error.into() })
+    }
 }

@@ -59,6 +59,12 @@ pub trait NodeDoor: Send + Sync + 'static {
         node: &'a str,
         request: Request<Body>,
     ) -> BoxFuture<'a, Result<Response<Body>, NodeDoorError>>;
+
+    /// Takes a connection that a node keeps ready, so that it can be asked without being dialled. It was found out that the node asks.
+    fn keep(&self, node: &str, request: Request<Body>) -> Result<Response<Body>, NodeDoorError> {
+        drop(request);
+        Err(NodeDoorError::Unknown(node.to_owned()))
+    }
 }
 
 /// Why a node's agent could not be asked.

@@ -9,8 +9,10 @@ use http::{Response, StatusCode, Uri};
 use serde_json::Value;
 use wire::Body;
 
+use crate::auth::{self, Action};
 use crate::call::Call;
 use crate::registry::{Target, object};
+use crate::route::TUNNELS;
 use crate::tree::{at, items, text};
 use crate::{NodeDoorError, State};
 
@@ -62,6 +64,17 @@ pub(crate) async fn stream(
 pub(crate) async fn node(state: &State, call: Call, target: &Target, path: &str) -> Result<Response<Body>, Status> {
     state.registry.get(target).await?;
     ask(state, call, &target.name, &format!("/{path}")).await
+}
+
+/// A connection that a node keeps ready: only for itself.
+pub(crate) fn tunnel(state: &State, call: Call, path: &str) -> Result<Response<Body>, Status> {
+    let node = path.strip_prefix(TUNNELS).unwrap_or_default().to_owned();
+    let is_itself = call.user.name.strip_prefix("system:node:") == Some(&node) && call.user.is_in("system:nodes");
+    if !is_itself {
+        let action = Action { verb: "get".to_owned(), path: path.to_owned(), ..Action::default() };
+        return Err(auth::forbidden(&call.user, &action, "only the node itself keeps connections ready"));
+    }
+    state.nodes.keep(&node, call.into_request()).map_err(|error| Status::bad_request(error.to_string()))
 }
 
 /// Hands the request on to the node of a pod.

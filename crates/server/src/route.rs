@@ -13,7 +13,10 @@ use wire::{Body, Peer};
 
 use crate::auth::{self, Action};
 use crate::call::Call;
-use crate::{State, discovery, error, health, negotiate, render, subresource, verbs};
+use crate::{State, discovery, error, health, negotiate, proxy, render, subresource, verbs};
+
+/// Below this, nodes keep connections ready over which they are asked.
+pub(crate) const TUNNELS: &str = "/podling/v1/tunnel/";
 
 /// Answers a request.
 pub(crate) async fn answer(state: &Arc<State>, request: Request<Body>) -> Result<Response<Body>, Status> {
@@ -28,6 +31,7 @@ pub(crate) async fn answer(state: &Arc<State>, request: Request<Body>) -> Result
     let path = RequestPath::parse(call.path()).map_err(error::of_api)?;
     let mut response = match path {
         RequestPath::Resource(path) => resource(state, call, path).await?,
+        RequestPath::Other(path) if path.starts_with(TUNNELS) => return proxy::tunnel(state, call, &path),
         RequestPath::Other(path) => other(state, &call, &path).await?,
     };
     let headers = response.headers_mut();
