@@ -49,8 +49,11 @@ struct Eviction {
 }
 
 impl Eviction {
-    /// Looks at all pods of a node, where it has such taints or may have had them.
+    /// Looks at all pods of a node that has such taints. Pods that wait for their time on one that has lost them are looked at then.
     fn tainted(&self, node: &Value) {
+        if !is_left(node) {
+            return;
+        }
         let name = &node["metadata"]["name"];
         let own = self.pods.list().into_iter().filter(|pod| pod["spec"]["nodeName"] == *name);
         own.for_each(|pod| self.queue.add(Key::of(&pod)));
@@ -104,6 +107,11 @@ pub fn leaves_at(pod: &Value, node: &Value) -> Option<Timestamp> {
     taints
         .filter_map(|object| leaves_taint_at(&Taint::read(object), stamp(&object["timeAdded"]), began, &tolerations))
         .min()
+}
+
+/// Whether pods may have to leave a node. Most changes of nodes are signs of life, for which nobody goes through all pods.
+fn is_left(node: &Value) -> bool {
+    node["spec"]["taints"].as_array().into_iter().flatten().any(|taint| taint["effect"] == "NoExecute")
 }
 
 fn leaves_taint_at(
@@ -162,6 +170,7 @@ mod tests {
     fn what_is_not_borne_is_left_at_once() {
         let tainted = node(json!([{"key": "k", "value": "v", "effect": "NoExecute", "timeAdded": ADDED}]));
         assert_eq!(leaves_at(&pod(json!([])), &tainted), Some(Timestamp::UNIX_EPOCH));
+        assert!(is_left(&tainted) && !is_left(&node(json!([{"key": "k", "effect": "NoSchedule"}]))));
         assert_eq!(leaves_at(&pod(json!([])), &node(json!([{"key": "k", "effect": "NoSchedule"}]))), None);
         assert_eq!(leaves_at(&pod(json!([{"key": "k", "operator": "Exists", "effect": "NoExecute"}])), &tainted), None);
         let mut ending = pod(json!([]));
