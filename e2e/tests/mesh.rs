@@ -180,3 +180,74 @@ fn a_node_that_falls_silent_comes_back_with_its_pods() {
         (!taints.contains("unreachable")).then_some(())
     });
 }
+
+/// Tries again until the pod on one machine is answered by the one on another.
+fn reaches(lab: &Lab, from: usize, to: usize) {
+    let ask = format!("printf 'GET /who HTTP/1.0\\r\\n\\r\\n' | nc -w 2 {} 8080 | tail -n 1", address(lab, to));
+    e2e::until("an answer", || {
+        let answer = lab.kubectl(&["exec", &format!("on-m{from}"), "--", "sh", "-c", &ask]);
+        (answer.stdout == format!("I am on m{to}\n")).then_some(())
+    });
+}
+
+#[test]
+fn what_others_do_to_a_machine_is_put_right() {
+    let Some(lab) = cluster(&[]) else { return };
+    let run = |number: usize, line: &str| {
+        let words: Vec<&str> = line.split(' ').collect();
+        lab.on(number, words[0].as_ref(), &words[1..]).ok()
+    };
+    for number in 1..=3 {
+        let before = run(number, "nft list ruleset");
+        run(number, "nft flush ruleset");
+        e2e::until("the rules", || (run(number, "nft list ruleset") == before).then_some(()));
+    }
+    all_reach_all(&lab);
+    // A cable that is pulled and plugged again, three times, takes all routes with it.
+    for _ in 0..3 {
+        run(2, "ip link set eth0 down");
+        run(2, "ip link set eth0 up");
+    }
+    run(2, "ip route replace default via 198.18.1.1");
+    for (from, to) in [(1, 2), (2, 1), (2, 3), (3, 2)] {
+        reaches(&lab, from, to);
+    }
+    run(3, "ip link del $(vx)".replace("$(vx)", &tunnel(&lab, 3)).as_str());
+    reaches(&lab, 3, 1);
+    reaches(&lab, 2, 3);
+}
+
+fn tunnel(lab: &Lab, number: usize) -> String {
+    let links = lab.on(number, "ip".as_ref(), &["-br", "link"]).ok();
+    let mut names = links.lines().filter_map(|line| line.split_whitespace().next());
+    names.find(|name| name.starts_with('p') && name.ends_with("vx")).expect("a tunnel").to_owned()
+}
+
+#[test]
+fn who_was_cut_off_comes_back_and_losses_are_borne() {
+    let Some(lab) = cluster(&["--node-grace", "2s"]) else { return };
+    // Those on one side go on without the other.
+    lab.machine(3).cut().expect("cut");
+    lab.kubectl(&["wait", "--for=condition=Ready=Unknown", "node/m3", WAIT]).ok();
+    reaches(&lab, 1, 2);
+    reaches(&lab, 2, 1);
+    lab.machine(3).restore().expect("restore");
+    lab.kubectl(&["wait", "--for=condition=Ready", "node/m3", WAIT]).ok();
+    reaches(&lab, 1, 3);
+    reaches(&lab, 3, 2);
+    // One packet in twenty is lost on the way to the third machine and back.
+    for line in [
+        "add table ip loss",
+        "add chain ip loss forward { type filter hook forward priority 0 ; }",
+        "add rule ip loss forward numgen random mod 100 < 5 drop",
+    ] {
+        lab.machine(3).wire().router().run(&format!("nft {line}")).expect("a rule");
+    }
+    let bytes: u64 = fetch(&lab, 1, 3, "/large", "wc -c").trim().parse().expect("a number");
+    assert!(bytes > 8 << 20, "{bytes} bytes came through");
+    e2e::until("losses to be shown", || {
+        let lines = ways(&lab);
+        let has_loss = |word: &String| word.ends_with("/5") && word != "0/5" && word != "5/5";
+        lines.iter().flatten().any(has_loss).then_some(())
+    });
+}

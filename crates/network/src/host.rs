@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 use crate::attach::{Attachment, GATEWAY};
 use crate::error::{Doing, Result};
 use crate::filter;
-use crate::netlink::Socket;
 use crate::netlink::message::Received;
 use crate::netlink::route;
+use crate::netlink::{Socket, expr};
 
 /// One cluster's part of a machine.
 #[derive(Clone, Debug)]
@@ -74,6 +74,8 @@ struct Table {
     ports: Option<Vec<HostPort>>,
     /// Machines on a shared link.
     neighbours: Vec<Ipv4Addr>,
+    /// How many chains and rules it had when it was written.
+    size: (usize, usize),
 }
 
 impl Host {
@@ -92,9 +94,30 @@ impl Host {
     pub fn apply(&self, ports: &[HostPort]) -> Result<()> {
         forward()?;
         let mut table = self.table();
-        self.write(ports, &table.neighbours)?;
+        table.size = self.write(ports, &table.neighbours)?;
         table.ports = Some(ports.to_vec());
         Ok(())
+    }
+
+    /// Writes the table anew if somebody has taken away something of it; whether that was so.
+    pub fn repair(&self) -> Result<bool> {
+        let mut table = self.table();
+        let Some(ports) = table.ports.clone() else { return Ok(false) };
+        if self.size()? == table.size {
+            return Ok(false);
+        }
+        forward()?;
+        table.size = self.write(&ports, &table.neighbours)?;
+        Ok(true)
+    }
+
+    /// How many chains and rules the table has.
+    fn size(&self) -> Result<(usize, usize)> {
+        let (socket, name) = (netfilter()?, self.config.table.as_str());
+        let count = |all: Vec<Received>| all.iter().filter(|found| expr::is_in(found, name)).count();
+        let chains = socket.dump(expr::all_chains()).doing(|| "list chains".into())?;
+        let rules = socket.dump(expr::all_rules()).doing(|| "list rules".into())?;
+        Ok((count(chains), count(rules)))
     }
 
     /// Does not translate what attachments say to these machines. Before the table is there, it is noted only.
@@ -104,15 +127,19 @@ impl Host {
             return Ok(());
         }
         if let Some(ports) = &table.ports {
-            self.write(ports, &neighbours)?;
+            let size = self.write(ports, &neighbours)?;
+            table.size = size;
         }
         table.neighbours = neighbours;
         Ok(())
     }
 
-    fn write(&self, ports: &[HostPort], neighbours: &[Ipv4Addr]) -> Result<()> {
+    /// Says how many chains and rules it has now.
+    fn write(&self, ports: &[HostPort], neighbours: &[Ipv4Addr]) -> Result<(usize, usize)> {
         let batch = filter::replacement(&self.config, ports, neighbours);
-        netfilter()?.commit(batch).doing(|| format!("replace nft table {}", self.config.table))
+        let size = expr::size(&batch);
+        netfilter()?.commit(batch).doing(|| format!("replace nft table {}", self.config.table))?;
+        Ok(size)
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {

@@ -129,6 +129,23 @@ impl Addresses {
         self.host.mesh(own, peers, backend).map_err(|error| Error::failed("leading to other nodes", error))
     }
 
+    /// Hears when others touch the machine's rules, and its links and routes.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] when the kernel refuses.
+    pub fn monitors(&self) -> Result<[network::Monitor; 2], Error> {
+        let failed = |error| Error::failed("watching the machine's network", error);
+        Ok([self.host.watch_rules().map_err(failed)?, self.host.watch_routes().map_err(failed)?])
+    }
+
+    /// Writes the rules anew if others took something of them away; whether that was so.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] when the kernel refuses.
+    pub fn repair(&self) -> Result<bool, Error> {
+        self.host.repair().map_err(|error| Error::failed("writing the node's network rules anew", error))
+    }
+
     /// Chains of others that drop what this machine forwards.
     ///
     /// # Errors

@@ -11,6 +11,7 @@
 pub mod address;
 pub mod agent;
 pub mod blocks;
+mod disturbance;
 pub mod env;
 mod error;
 pub mod events;

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use crate::Error;
 use crate::agent::{Shared, text};
+use crate::disturbance::Disturbance;
 use crate::paths::Paths;
 
 /// What failed is tried again after this time.
@@ -38,6 +39,17 @@ impl Peers {
         let mut known: Option<(Own, Vec<Peer>)> = None;
         let (mut is_synced, mut retry) = (false, None);
         let mut paths = Paths::new();
+        let disturbance = match Disturbance::of(&self.shared.addresses) {
+            Ok(disturbance) => Some(disturbance),
+            Err(error) => {
+                tracing::warn!(error = error.chain(), "nobody puts right what others do to the network");
+                None
+            }
+        };
+        let disturbed = async || match &disturbance {
+            Some(disturbance) => disturbance.of_ways(&self.shared.addresses).await,
+            None => std::future::pending().await,
+        };
         loop {
             let again = async {
                 match retry {
@@ -49,6 +61,7 @@ impl Peers {
                 () = wire::listen::stopped(&mut shutdown) => return,
                 () = again => {}
                 () = paths.changed() => {}
+                () = disturbed() => known = None,
                 change = changes.recv() => match change {
                     Some(Change::Synced) => is_synced = true,
                     Some(_) => {}

@@ -61,6 +61,12 @@ pub(crate) fn new_chain(table: &str, name: &str, hook: &Hook) -> Message {
         .text(7, hook.kind)
 }
 
+/// How many chains and rules a batch makes.
+pub(crate) fn size(batch: &[Message]) -> (usize, usize) {
+    let count = |kind: u16| batch.iter().filter(|message| message.kind() == NETFILTER_TABLES << 8 | kind).count();
+    (count(NEW_CHAIN), count(NEW_RULE))
+}
+
 /// Every chain of every table, of all families.
 pub(crate) fn all_chains() -> Message {
     Message::new(NETFILTER_TABLES << 8 | 4, 0, &[0; HEADER])
@@ -69,6 +75,18 @@ pub(crate) fn all_chains() -> Message {
 /// Every rule of every table, of all families.
 pub(crate) fn all_rules() -> Message {
     Message::new(NETFILTER_TABLES << 8 | 7, 0, &[0; HEADER])
+}
+
+/// The table from which a notification says that a table, a chain or a rule was taken away.
+pub(crate) fn removed_from(received: &Received) -> Option<String> {
+    const DELETED: [u16; 3] = [DELETE_TABLE, 5, 8];
+    let is_ours = received.kind >> 8 == NETFILTER_TABLES && DELETED.contains(&(received.kind & 0xff));
+    is_ours.then(|| received.find_text(HEADER, 1)).flatten()
+}
+
+/// Whether a chain or rule of a dump is in this table of ours.
+pub(crate) fn is_in(received: &Received, table: &str) -> bool {
+    received.body.first() == Some(&IPV4) && received.find_text(HEADER, 1).as_deref() == Some(table)
 }
 
 const HEADER: usize = 4;

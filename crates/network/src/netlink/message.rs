@@ -28,6 +28,10 @@ impl Message {
         Message { kind, flags: flags | REQUEST, body: fixed.to_vec() }
     }
 
+    pub(crate) fn kind(&self) -> u16 {
+        self.kind
+    }
+
     pub(crate) fn with_flags(mut self, flags: u16) -> Message {
         self.flags |= flags;
         self

@@ -6,7 +6,7 @@ pub(crate) mod route;
 pub(crate) mod tunnel;
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::net::netlink::{self, SocketAddrNetlink};
 use rustix::net::sockopt::set_socket_recv_buffer_size;
@@ -16,12 +16,22 @@ use message::{ACK, DUMP, Message, Received, messages};
 
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
+/// Multicast groups of links, IPv4 addresses and IPv4 routes.
+const ROUTE_GROUPS: u32 = 1 | 1 << 4 | 1 << 6;
+/// Of changes to the packet filter's tables.
+const FILTER_GROUP: u32 = 1 << 6;
 /// Larger than any part of a dump that the kernel makes.
 const RECEIVE_BYTES: usize = 64 * 1024;
 
 /// A socket to one subsystem of the kernel, in the network namespace in which it was opened, wherever the thread goes later.
 #[derive(Debug)]
 pub struct Socket(OwnedFd);
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
 
 impl Socket {
     /// Links, addresses, routes: the protocol of number 0.
@@ -35,9 +45,24 @@ impl Socket {
     }
 
     fn open(protocol: Option<rustix::net::Protocol>) -> io::Result<Socket> {
-        let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
-        bind(&socket, &SocketAddrNetlink::new(0, 0))?;
+        Socket::open_with(protocol, SocketFlags::CLOEXEC, 0)
+    }
+
+    fn open_with(protocol: Option<rustix::net::Protocol>, flags: SocketFlags, groups: u32) -> io::Result<Socket> {
+        let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, protocol)?;
+        bind(&socket, &SocketAddrNetlink::new(0, groups))?;
         Ok(Socket(socket))
+    }
+
+    /// Tells of changes to links, addresses and routes; never waits.
+    pub(crate) fn watch_route() -> io::Result<Socket> {
+        Socket::open_with(None, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, ROUTE_GROUPS)
+    }
+
+    /// Tells of changes to the packet filter; never waits.
+    pub(crate) fn watch_netfilter() -> io::Result<Socket> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        Socket::open_with(Some(netlink::NETFILTER), flags, FILTER_GROUP)
     }
 
     /// Sends messages in one go and waits until the kernel has carried out each. The first error is the result.
@@ -111,7 +136,7 @@ impl Socket {
         Ok(())
     }
 
-    fn receive(&self) -> io::Result<Vec<u8>> {
+    pub(crate) fn receive(&self) -> io::Result<Vec<u8>> {
         let mut buffer = vec![0; RECEIVE_BYTES];
         loop {
             match recv(&self.0, &mut buffer[..], RecvFlags::empty()) {

@@ -346,6 +346,38 @@ impl BlockRoute {
     }
 }
 
+/// What a notification says of a link.
+pub(crate) struct LinkChange {
+    pub(crate) name: String,
+    pub(crate) is_up: bool,
+    /// Whether it is another than before, and not only told again.
+    pub(crate) is_news: bool,
+}
+
+/// None if it is about something else.
+pub(crate) fn link_change(received: &Received) -> Option<LinkChange> {
+    if ![RTM_NEWLINK, RTM_DELLINK].contains(&received.kind) {
+        return None;
+    }
+    let is_there = received.kind == RTM_NEWLINK;
+    Some(LinkChange {
+        name: received.find_text(LINK_HEADER, IFLA_IFNAME).unwrap_or_default(),
+        is_up: is_there && i32_at(&received.body, 8)? as u32 & UP != 0,
+        is_news: !is_there || i32_at(&received.body, 12)? != 0,
+    })
+}
+
+/// The name that an address which came or went has, usually that of its link; None if it is about something else.
+pub(crate) fn address_change(received: &Received) -> Option<String> {
+    const IFA_LABEL: u16 = 3;
+    let is_address = [RTM_NEWADDR, RTM_DELADDR].contains(&received.kind);
+    is_address.then(|| received.find_text(ADDRESS_HEADER, IFA_LABEL).unwrap_or_default())
+}
+
+pub(crate) fn is_removed_route(received: &Received) -> bool {
+    received.kind == RTM_DELROUTE
+}
+
 /// How the kernel would reach an address.
 pub(crate) fn lookup(address: Ipv4Addr) -> Message {
     let fixed = [INET, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];

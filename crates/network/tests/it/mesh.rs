@@ -320,3 +320,62 @@ fn who_else_drops_what_is_forwarded_is_found() {
     }
     assert!(look().is_empty());
 }
+
+#[test]
+fn what_others_take_away_is_heard_and_put_back() {
+    if !is_possible() {
+        return;
+    }
+    let mut lab = Lab::new().expect("a lab");
+    let (here, there) = (lab.wire().expect("a wire"), lab.wire().expect("a wire"));
+    let (a, b, c) = (Node::new(&here, 0), Node::new(&here, 1), Node::new(&there, 2));
+    let peers = [b.peer(), c.peer()];
+    let lead = || a.mesh(&peers, Backend::Auto);
+    lead();
+    let (rules, routes) =
+        a.inside(|| (a.host.watch_rules().expect("a watch"), a.host.watch_routes().expect("a watch")));
+    let heard = |monitor: &network::Monitor| monitor.drain().expect("it hears");
+    let look = || (a.run("ip route"), a.run("nft list table ip podling-plt"), a.run("ip -o link show pltvx"));
+    let full = look();
+
+    // What we do ourselves needs no putting right, and does not go on for ever.
+    a.inside(|| a.host.apply(&[]).expect("apply"));
+    assert!(heard(&rules) && !a.inside(|| a.host.repair().expect("repair")) && !heard(&rules));
+    lead();
+    assert!(!heard(&routes), "what is as it should be makes noise");
+    a.attach();
+    assert!(!heard(&routes), "attachments make noise");
+
+    for flush in ["nft flush ruleset", "nft delete table ip podling-plt", "nft flush chain ip podling-plt postrouting"]
+    {
+        a.run(flush);
+        assert!(heard(&rules), "{flush}");
+        assert!(a.inside(|| a.host.repair().expect("repair")), "{flush}");
+        assert_eq!(look().1, full.1, "{flush}");
+        assert!(heard(&rules) && !a.inside(|| a.host.repair().expect("repair")), "{flush}");
+    }
+    a.run("nft add table ip another");
+    a.run("nft delete table ip another");
+    assert!(!heard(&rules));
+
+    let route = format!("ip route del {}", b.own.blocks[0]);
+    for harm in [route.as_str(), "ip link del pltvx", "ip link set pltvx down"] {
+        a.run(harm);
+        assert!(heard(&routes), "{harm}");
+        lead();
+        assert_eq!(look().0.lines().filter(|line| line.starts_with("10.42")).count(), 3, "{harm}: {}", look().0);
+        assert!(look().2.contains("UP"), "{harm}");
+        routes.drain().expect("it hears");
+        lead();
+        assert!(!heard(&routes), "{harm}: it goes on for ever");
+    }
+    // A cable that is pulled takes the routes with it without a word about them.
+    a.run("ip link set eth0 down");
+    assert!(heard(&routes));
+    a.run("ip link set eth0 up");
+    a.run("ip route replace default via 198.18.1.1");
+    assert!(heard(&routes));
+    lead();
+    b.mesh(&[a.peer()], Backend::Auto);
+    assert!(a.run("ip route").contains(&format!("{} via {} dev eth0", b.own.blocks[0], b.own.address)));
+}
