@@ -1,5 +1,6 @@
 //! `podling up` and `podling server`: wires everything together in one process and runs it, with a node or without.
 
+use std::fs::File;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,6 +15,8 @@ use ipnet::Ipv4Net;
 use network::Backend;
 use serde_json::json;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::timeout_at;
 use wire::authority::{Authority, write_private};
 use wire::identity::Credential;
 use wire::listen::{Listener, Strangers};
@@ -146,32 +149,48 @@ fn start_log() {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
 }
 
-async fn serve(options: Options, role: Role, begun: Instant) -> anyhow::Result<()> {
-    let progress = Progress::of("starting");
-    let place = options.place.clone();
+/// The state of a cluster, and what outlives a run of it.
+struct Opened {
+    store: Arc<dyn store::Store>,
+    lock: File,
+    facts: Facts,
+    /// Other servers may be at work on the same state.
+    is_one_of_several: bool,
+}
+
+/// Opens the cluster of a directory, or makes one. `None` when the process is asked to end before that could be done.
+async fn open(place: &Place, options: &Options, role: Role) -> anyhow::Result<Option<Opened>> {
     place.make()?;
     let known = place.facts()?;
     let home = state::home(&options.state, known.as_ref().map(|facts| &facts.store))?;
-    if let Some(facts) = known.as_ref().filter(|facts| facts.kubeconfig.is_some()) {
-        state::ensure_unmoved(&home, &place, facts)?;
+    let used = known.as_ref().filter(|facts| facts.kubeconfig.is_some());
+    if let Some(facts) = used {
+        state::ensure_unmoved(&home, place, facts)?;
         place.ensure_whole(facts)?;
     }
-    let is_known = known.as_ref().is_some_and(|facts| facts.kubeconfig.is_some());
     let store = tokio::select! {
-        ended = signals::ended() => return ended,
-        store = state::open(&place, &home, is_known) => store?,
+        ended = signals::ended() => return ended.map(|()| None),
+        store = state::open(place, &home, used.is_some()) => store?,
     };
     let lock = place.occupy()?;
-    let shared = state::share(&*store, &home, &place, known.as_ref(), options.pod_cidr).await?;
+    let shared = state::share(&*store, &home, place, known.as_ref(), options.pod_cidr).await?;
     let is_one_of_several = home != Home::Disk;
-    let mut facts = Facts { store: home, ..facts(&place, &options, role, shared.as_ref())? };
+    let facts = Facts { store: home, ..facts(place, options, role, shared.as_ref())? };
     // Before anything that can fail: whatever is made from here on can be purged.
-    if place.facts()?.is_none() {
+    if known.is_none() {
         place.keep(&facts)?;
     }
     if let Some((shared, _)) = &shared {
-        shared.keep(&place)?;
+        shared.keep(place)?;
     }
+    Ok(Some(Opened { store, lock, facts, is_one_of_several }))
+}
+
+async fn serve(options: Options, role: Role, begun: Instant) -> anyhow::Result<()> {
+    let progress = Progress::of("starting");
+    let place = options.place.clone();
+    let Some(opened) = open(&place, &options, role).await? else { return Ok(()) };
+    let Opened { store, lock, mut facts, is_one_of_several } = opened;
     let authority = Arc::new(authority(&place, &facts, options.certificate_ttl)?);
     let own = Own::new(authority.clone());
     let names = names(&facts)?;
@@ -218,15 +237,21 @@ async fn serve(options: Options, role: Role, begun: Instant) -> anyhow::Result<(
     signals::ended().await?;
     notify::stopping();
     stop.send_replace(true);
+    end(tasks).await?;
+    place.leave(lock);
+    Ok(())
+}
+
+/// Waits for what is under way, but not for ever: who still waits for an etcd that is gone has waited enough, and what is on its way is repeated at
+/// the next start.
+async fn end(tasks: Vec<JoinHandle<()>>) -> anyhow::Result<()> {
     let deadline = tokio::time::Instant::now() + LAST_WORDS;
     for task in tasks {
-        match tokio::time::timeout_at(deadline, task).await {
+        match timeout_at(deadline, task).await {
             Ok(ended) => ended.context("ending")?,
-            // Whoever still waits for an etcd that is gone has waited enough; what is on its way is repeated at the next start.
             Err(_) => tracing::warn!("ending without what is still under way"),
         }
     }
-    place.leave(lock);
     Ok(())
 }
 
