@@ -141,6 +141,9 @@ fn write_page(table: &Path) -> anyhow::Result<()> {
         page.extend(["| ", &name, " | ", row[1], &failure.unwrap_or_default(), " | ", row[2], " |\n"]);
     }
     let path = root().join(PAGE);
+    // What people have added below the table stays.
+    let old = fs::read_to_string(&path).unwrap_or_default();
+    page.push_str(old.find("\n## ").map_or("", |at| &old[at..]));
     fs::write(&path, page).with_context(|| format!("writing {}", path.display()))?;
     if passed == rows.len() { Ok(()) } else { bail!("{} of {} tests did not pass", rows.len() - passed, rows.len()) }
 }
