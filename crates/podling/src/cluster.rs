@@ -115,6 +115,9 @@ pub(crate) struct Joined {
     pub(crate) cluster: String,
     /// After how many seconds of silence it takes a node for lost.
     pub(crate) grace_seconds: u64,
+    /// Which ways its nodes take to each other, unless they are told otherwise.
+    #[serde(default)]
+    pub(crate) backend: network::Backend,
 }
 
 impl Joined {

@@ -26,7 +26,7 @@ use crate::cluster::{self, Facts, Joined, Place, Role};
 use crate::progress::Progress;
 use crate::state::Home;
 use crate::token::{self, Token};
-use crate::up::{Registries, Ways, block_on, machine_name};
+use crate::up::{Registries, Ways, backend, block_on, machine_name};
 use crate::{install, notify, signals, version};
 use renew::Renewal;
 
@@ -203,8 +203,9 @@ async fn await_server(client: &Client, facts: &mut Facts) -> anyhow::Result<()> 
         match enroll::facts(client, None).await {
             Ok(told) => {
                 let grace = told["nodeGraceSeconds"].as_str().and_then(|text| text.parse().ok());
-                if let (Some(joined), Some(grace)) = (&mut facts.joined, grace) {
-                    joined.grace_seconds = grace;
+                if let Some(joined) = &mut facts.joined {
+                    joined.grace_seconds = grace.unwrap_or(joined.grace_seconds);
+                    joined.backend = told["backend"].as_str().map_or(Ok(joined.backend), backend).unwrap_or_default();
                 }
                 return Ok(());
             }
@@ -238,6 +239,7 @@ async fn enter(place: &Place, options: &Options) -> anyhow::Result<Facts> {
         servers,
         cluster: told["id"].as_str().unwrap_or_default().to_owned(),
         grace_seconds: told["nodeGraceSeconds"].as_str().and_then(|text| text.parse().ok()).unwrap_or(40),
+        backend: network::Backend::default(),
     };
     let facts = Facts {
         id: cluster::new_id()?,
@@ -378,7 +380,7 @@ fn agent(options: &Options, place: &Place, facts: &Facts, member: &Membership) -
         port: facts.listen.port(),
         grace: Duration::from_secs(joined.grace_seconds),
         vni: network::mesh::vni(&joined.cluster),
-        backend: options.ways.backend,
+        backend: options.ways.backend.unwrap_or(joined.backend),
     })
 }
 

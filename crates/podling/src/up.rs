@@ -82,12 +82,13 @@ pub(crate) struct Options {
 /// How other nodes are reached.
 #[derive(clap::Args, Debug, Clone)]
 pub(crate) struct Ways {
-    /// The way to other nodes: route, vxlan, or auto (a plain route to those on a shared link, VXLAN to all others)
-    #[arg(long, value_name = "KIND", default_value = "auto", value_parser = backend)]
-    pub(crate) backend: Backend,
+    /// The way to other nodes: route, vxlan, or auto (a plain route to those on a shared link, VXLAN to all others) [default: what the
+    /// cluster's server was started with, or auto]
+    #[arg(long, value_name = "KIND", value_parser = backend)]
+    pub(crate) backend: Option<Backend>,
 }
 
-fn backend(text: &str) -> Result<Backend, String> {
+pub(crate) fn backend(text: &str) -> Result<Backend, String> {
     match text {
         "auto" => Ok(Backend::Auto),
         "route" => Ok(Backend::Route),
@@ -206,7 +207,7 @@ async fn serve(options: Options, role: Role, begun: Instant) -> anyhow::Result<(
     let control = control(&server, &authority, &options, names);
     let election = is_one_of_several.then(|| election(&server, &facts));
     let controllers = tokio::spawn(control::run(control, election, shutdown.clone()));
-    let published = tokio::spawn(publish(itself.clone(), facts.clone(), options.node_grace));
+    let published = tokio::spawn(publish(itself.clone(), facts.clone(), options.clone()));
     cluster::claim(&facts)?;
     let mut tasks = vec![controllers, listening];
     if role == Role::Up {
@@ -305,9 +306,9 @@ fn control(
 }
 
 /// Tells joining nodes what they must know of the cluster.
-async fn publish(client: Client, facts: Facts, grace: Duration) -> Result<(), client::Error> {
-    let data =
-        json!({"id": facts.cluster(), "podCIDR": facts.pod_cidr, "nodeGraceSeconds": grace.as_secs().to_string()});
+async fn publish(client: Client, facts: Facts, options: Options) -> Result<(), client::Error> {
+    let (grace, backend) = (options.node_grace.as_secs().to_string(), options.ways.backend.unwrap_or_default());
+    let data = json!({"id": facts.cluster(), "podCIDR": facts.pod_cidr, "nodeGraceSeconds": grace, "backend": backend});
     let path = resource::CONFIG_MAPS.object(Some("kube-system"), CLUSTER_FACTS);
     match client.get(&path).await {
         Ok(present) if present["data"] == data => Ok(()),
@@ -473,7 +474,7 @@ fn agent(
         port,
         grace: options.node_grace,
         vni: network::mesh::vni(facts.cluster()),
-        backend: options.ways.backend,
+        backend: options.ways.backend.unwrap_or_default(),
     })
 }
 
