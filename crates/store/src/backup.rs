@@ -200,6 +200,23 @@ mod tests {
         assert!(matches!(again, Err(Error::Unusable { .. })), "{again:?}");
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_content_of_a_file_breaks_the_reader(content: Vec<u8>, stamp: u32) {
+            let dir = tempfile::tempdir().expect("a directory");
+            let file = dir.path().join("backup");
+            // An entry that is almost right, then anything; with the right checksum, so that it is looked at.
+            let head = [&b"podsnap\x01"[..], &7u64.to_le_bytes(), &7u64.to_le_bytes(), &7u64.to_le_bytes(), &stamp.to_le_bytes()];
+            let key = [&1u32.to_le_bytes()[..], b"/", &1u32.to_le_bytes(), b"7"].concat();
+            let whole = [head.concat(), key, content].concat();
+            let sum = crc32fast::hash(&whole).to_le_bytes();
+            fs::write(&file, [&whole[..], &sum].concat()).expect("a file");
+            for entry in Backup::read(&file).into_iter().flat_map(|backup| backup.entries) {
+                drop(entry.unstamped());
+            }
+        }
+    }
+
     #[test]
     fn a_damaged_file_is_refused() {
         let dir = tempfile::tempdir().expect("a directory");
