@@ -11,7 +11,7 @@ use client::{Client, resource};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 const NAMESPACE: &str = "kube-system";
 const NAME: &str = "podling-controllers";
@@ -47,7 +47,7 @@ pub async fn run<W: Future<Output = ()>>(
     mut shutdown: watch::Receiver<bool>,
     work: impl Fn(watch::Receiver<bool>) -> W,
 ) {
-    while let Some(lease) = election.candidate(&mut shutdown).await {
+    while let Some((lease, since)) = election.candidate(&mut shutdown).await {
         tracing::info!(identity = election.identity, "this server runs the controllers now");
         let (over, term) = watch::channel(false);
         let mut held = lease;
@@ -55,7 +55,7 @@ pub async fn run<W: Future<Output = ()>>(
             let mut working = pin!(work(term));
             tokio::select! {
                 () = &mut working => End::Lost("the controllers have ended".to_owned()),
-                end = election.hold(&mut held, &mut shutdown) => {
+                end = election.hold(&mut held, since, &mut shutdown) => {
                     over.send_replace(true);
                     // What does not end is dropped.
                     let _ = timeout(LAST_WORDS, working).await;
@@ -71,8 +71,8 @@ pub async fn run<W: Future<Output = ()>>(
 }
 
 impl Election {
-    /// Waits until the lease is this server's. `None` at the shutdown.
-    async fn candidate(&self, shutdown: &mut watch::Receiver<bool>) -> Option<Value> {
+    /// Waits until the lease is this server's; also says since when at the latest. `None` at the shutdown.
+    async fn candidate(&self, shutdown: &mut watch::Receiver<bool>) -> Option<(Value, Instant)> {
         let (_over, watching) = watch::channel(false);
         let selector = vec![("fieldSelector".to_owned(), format!("metadata.name={NAME}"))];
         let path = resource::LEASES.collection(Some(NAMESPACE));
@@ -83,13 +83,15 @@ impl Election {
             tokio::select! {
                 () = client::stopped(shutdown) => return None,
                 change = changes.recv() => seen.take_in(change?),
-                () = sleep_until(due), if seen.is_synced => match self.take(seen.lease.as_deref()).await {
-                    Ok(lease) => return Some(lease),
-                    Err(error) => {
-                        tracing::debug!(%error, "taking the controllers' lease");
-                        seen.not_before = Some(Instant::now() + RETRY);
+                () = sleep_until(due), if seen.is_synced => {
+                    let begun = Instant::now();
+                    match timeout(BEAT, self.take(seen.lease.as_deref())).await {
+                        Ok(Ok(lease)) => return Some((lease, begun)),
+                        Ok(Err(error)) => tracing::debug!(%error, "taking the controllers' lease"),
+                        Err(_) => tracing::debug!("taking the controllers' lease takes too long"),
                     }
-                },
+                    seen.not_before = Some(Instant::now() + RETRY);
+                }
             }
         }
     }
@@ -127,21 +129,23 @@ impl Election {
         self.client.update(&resource::LEASES.object(Some(NAMESPACE), NAME), &lease).await
     }
 
-    /// Renews the lease until it is lost or the shutdown comes.
-    async fn hold(&self, lease: &mut Value, shutdown: &mut watch::Receiver<bool>) -> End {
-        let mut renewed = Instant::now();
+    /// Renews the lease, which is held since then, until it is lost or the shutdown comes. Time counts from when a renewal was asked for: others see
+    /// it no earlier.
+    async fn hold(&self, lease: &mut Value, since: Instant, shutdown: &mut watch::Receiver<bool>) -> End {
+        let (mut renewed, mut next) = (since, since + BEAT);
         loop {
+            let end = renewed + GIVE_UP;
             tokio::select! {
                 () = client::stopped(shutdown) => return End::Shutdown,
-                () = tokio::time::sleep(BEAT) => {}
+                () = sleep_until(next.min(end)) => {}
             }
             let begun = Instant::now();
-            match timeout(BEAT, self.renew(lease)).await {
-                Ok(Ok(Some(held))) => (*lease, renewed) = (held, begun),
+            match timeout_at(end, self.renew(lease)).await {
+                Ok(Ok(Some(held))) => (*lease, renewed, next) = (held, begun, begun + BEAT),
                 Ok(Ok(None)) => return End::Lost("another server has taken its lease".to_owned()),
-                Ok(Err(error)) if renewed.elapsed() > GIVE_UP => return End::Lost(error.to_string()),
-                Err(_) if renewed.elapsed() > GIVE_UP => return End::Lost("the API does not answer".to_owned()),
-                Ok(Err(_)) | Err(_) => {}
+                Ok(Err(error)) if Instant::now() >= end => return End::Lost(error.to_string()),
+                Ok(Err(_)) => next = Instant::now() + RETRY,
+                Err(_) => return End::Lost("the API does not answer".to_owned()),
             }
         }
     }

@@ -72,7 +72,12 @@ pub struct Signing {
     pub life: Duration,
     /// The names and addresses of the API server, which no node may speak for.
     pub reserved: Vec<String>,
+    /// The path of a config map; what its keys that begin with [`NAMES`] hold, separated by commas, are the names of other API servers.
+    pub others: String,
 }
+
+/// Begins the keys under which API servers tell their names.
+pub const NAMES: &str = "names.";
 
 /// What becomes of a request.
 #[derive(Debug, PartialEq, Eq)]
@@ -236,8 +241,9 @@ impl Desk {
         // Not from a cache: a node that was made a moment ago has its name for itself.
         let nodes = self.client.list(&resource::NODES.collection(None), &[]).await?.items;
         let nodes: Vec<Arc<Value>> = nodes.into_iter().map(Arc::new).collect();
+        let reserved = self.reserved().await?;
         let verdict = match self.signing.signer.read(pem) {
-            Ok(asked) => match decide(request, &asked, &nodes, &self.signing.reserved) {
+            Ok(asked) => match decide(request, &asked, &nodes, &reserved) {
                 Verdict::Approve(Usage::Client) => self.admit(request, &asked).await?,
                 verdict => verdict,
             },
@@ -249,6 +255,21 @@ impl Desk {
             Verdict::Deny(reason, message) => ("Denied", reason, message),
         };
         self.condition(name, request, "approval", kind, reason, &message).await
+    }
+
+    /// The names of all API servers.
+    async fn reserved(&self) -> Result<Vec<String>, client::Error> {
+        let mut reserved = self.signing.reserved.clone();
+        match self.client.get(&self.signing.others).await {
+            Ok(map) => {
+                let data = map["data"].as_object().into_iter().flatten();
+                let told = data.filter(|(key, _)| key.starts_with(NAMES)).filter_map(|(_, names)| names.as_str());
+                reserved.extend(told.flat_map(|names| names.split(',')).map(str::to_owned));
+            }
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error),
+        }
+        Ok(reserved)
     }
 
     /// A machine with a token must have the name for itself, and a token that is still good.

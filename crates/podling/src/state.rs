@@ -20,6 +20,8 @@ use crate::process;
 const IDENTITY: &str = "/podling/cluster";
 /// A process that is about to end lets the store go within this time.
 const PREDECESSOR_DEADLINE: Duration = Duration::from_secs(1);
+/// Who has taken a name makes its node within this time.
+const REGISTERING: Duration = Duration::from_secs(3);
 /// An etcd that cannot be reached is tried again after this time.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -415,6 +417,10 @@ pub(crate) async fn claim_name(store: &dyn Store, client: &Client, facts: &Facts
              `kubectl delete node {name}`"
         )
     };
+    if present.is_some() {
+        // Another machine may have taken it a moment ago and be about to register.
+        tokio::time::sleep(REGISTERING).await;
+    }
     match client.get(&resource::NODES.object(None, name)).await {
         // A state that came from the disk has the node of this very machine.
         Ok(_) if present.is_none() && facts.kubeconfig.is_some() => {}

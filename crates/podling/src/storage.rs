@@ -1,9 +1,14 @@
 //! `podling store`: backs up, restores and moves the state of a cluster.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use store::{Backup, Revision};
+use store::{Backup, Revision, Store};
+
+/// Renewed every two seconds by the server that runs the controllers.
+const LEASE: &str = "/leases/kube-system/podling-controllers";
+const LEASE_BEATS: Duration = Duration::from_secs(5);
 
 use crate::cluster::{Place, unless_missing};
 use crate::progress::Progress;
@@ -195,6 +200,7 @@ async fn to_disk(place: &Place, members: Vec<String>, options: &EtcdOptions) -> 
     let etcd = Etcd::new(members, options, before.as_ref());
     let progress = Progress::of("copying the state");
     let store = etcd.open().await?;
+    ensure_still(&store, &etcd).await?;
     let backup = Backup::of(&store).await?;
     ensure!(!backup.entries.is_empty(), "there is no cluster in {etcd}");
     if let Some(facts) = &known {
@@ -210,6 +216,17 @@ async fn to_disk(place: &Place, members: Vec<String>, options: &EtcdOptions) -> 
     drop(progress);
     say!("{} keys are in {}; `podling up` goes on there", backup.entries.len(), place.file("store").display());
     say!("what is in {etcd} stays as it is: let no other server go on with it");
+    Ok(())
+}
+
+/// Refuses to take away what another server is at work on: one of them renews the controllers' lease all the time.
+async fn ensure_still(store: &dyn Store, etcd: &Etcd) -> anyhow::Result<()> {
+    let lease = async || Ok::<_, store::Error>(store.get(LEASE).await?.entry.map(|entry| entry.modified));
+    let before = lease().await?;
+    if before.is_some() {
+        tokio::time::sleep(LEASE_BEATS).await;
+    }
+    ensure!(lease().await? == before, "another server is at work on the state in {etcd}: `podling down` there first");
     Ok(())
 }
 

@@ -11,9 +11,10 @@ use client::cache::{Cache, Change};
 use client::kubeconfig::{self, Entry, Kubeconfig};
 use client::transport::Local;
 use client::{Client, Patch, resource};
+use control::signing::{self, Signing};
 use ipnet::Ipv4Net;
 use network::Backend;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout_at;
@@ -204,10 +205,10 @@ async fn serve(options: Options, role: Role, begun: Instant) -> anyhow::Result<(
     let itself = local(&server, Identity::new("kube-apiserver", &["system:masters"]));
     door.look_up_with(itself.clone());
     let listening = tokio::spawn(listener.serve(server.clone(), shutdown.clone()));
-    let control = control(&server, &authority, &options, names);
+    let control = control(&server, &authority, &options, names.clone());
     let election = is_one_of_several.then(|| election(&server, &facts));
     let controllers = tokio::spawn(control::run(control, election, shutdown.clone()));
-    let published = tokio::spawn(publish(itself.clone(), facts.clone(), options.clone()));
+    let published = tokio::spawn(publish(itself.clone(), facts.clone(), names, options.clone()));
     cluster::claim(&facts)?;
     let mut tasks = vec![controllers, listening];
     if role == Role::Up {
@@ -301,17 +302,26 @@ fn control(
         controllers: local(server, Identity::new("system:kube-controller-manager", &[])),
         authority_pem: authority.certificate_pem().to_owned(),
         node_grace: options.node_grace,
-        signing: Some(control::signing::Signing { signer, life: options.node_certificate_ttl, reserved }),
+        signing: Some(Signing {
+            signer,
+            life: options.node_certificate_ttl,
+            reserved,
+            others: resource::CONFIG_MAPS.object(Some("kube-system"), CLUSTER_FACTS),
+        }),
     }
 }
 
-/// Tells joining nodes what they must know of the cluster.
-async fn publish(client: Client, facts: Facts, options: Options) -> Result<(), client::Error> {
+/// Tells joining nodes what they must know of the cluster, and those that sign for nodes what this server is called.
+async fn publish(client: Client, facts: Facts, names: Vec<String>, options: Options) -> Result<(), client::Error> {
     let (grace, backend) = (options.node_grace.as_secs().to_string(), options.ways.backend.unwrap_or_default());
-    let data = json!({"id": facts.cluster(), "podCIDR": facts.pod_cidr, "nodeGraceSeconds": grace, "backend": backend});
+    let mut data =
+        json!({"id": facts.cluster(), "podCIDR": facts.pod_cidr, "nodeGraceSeconds": grace, "backend": backend});
+    data[format!("{}{}", signing::NAMES, facts.id)] = names.join(",").into();
+    let is_told =
+        |present: &Value| data.as_object().into_iter().flatten().all(|(key, value)| present["data"][key] == *value);
     let path = resource::CONFIG_MAPS.object(Some("kube-system"), CLUSTER_FACTS);
     match client.get(&path).await {
-        Ok(present) if present["data"] == data => Ok(()),
+        Ok(present) if is_told(&present) => Ok(()),
         Ok(_) => client.patch(&path, Patch::Merge, &json!({"data": data})).await.map(drop),
         Err(error) if error.is_not_found() => {
             let map =

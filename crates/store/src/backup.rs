@@ -115,8 +115,9 @@ pub fn history(dir: &Path) -> Result<Vec<Arc<Event>>> {
 fn read(dir: &Path, at: Option<Revision>) -> Result<crate::memory::State> {
     for _ in 1..ATTEMPTS {
         match view(dir, at) {
-            // A snapshot may have taken away what was being read.
+            // A snapshot may have taken away what was being read, before or after it was listed.
             Err(Error::Failed { source, .. }) if source.kind() == std::io::ErrorKind::NotFound && dir.exists() => {}
+            Err(Error::Corrupt { .. }) => {}
             result => return result,
         }
     }
