@@ -86,17 +86,22 @@ impl Link {
         self.opened(limit).await.map(drop)
     }
 
-    /// The connection, and whether it was made just now.
+    /// The connection, and whether it was made just now. The limit holds for waiting until another request has tried, too: else many
+    /// would try one after another.
     async fn opened(&self, limit: Duration) -> Result<(SendRequest<Body>, bool), Error> {
+        let unreachable = |source| Error::Unreachable { address: self.address(), source };
+        match timeout(limit, self.opened_some_time()).await {
+            Ok(opened) => opened.map_err(unreachable),
+            Err(_) => Err(unreachable(format!("no connection within {limit:?}").into())),
+        }
+    }
+
+    async fn opened_some_time(&self) -> Result<(SendRequest<Body>, bool), Box<dyn std::error::Error + Send + Sync>> {
         let mut open = self.open.lock().await;
         if let Some(sender) = open.as_ref().filter(|sender| !sender.is_closed()) {
             return Ok((sender.clone(), false));
         }
-        let unreachable = |source| Error::Unreachable { address: self.address(), source };
-        let sender = match timeout(limit, self.dial()).await {
-            Ok(dialled) => dialled.map_err(unreachable)?,
-            Err(_) => return Err(unreachable(format!("no connection within {limit:?}").into())),
-        };
+        let sender = self.dial().await?;
         *open = Some(sender.clone());
         Ok((sender, true))
     }
@@ -134,4 +139,22 @@ pub(crate) async fn over(
         }
     });
     Ok(sender)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_silent_party_keeps_many_requests_no_longer_than_one() {
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = silent.local_addr().expect("its address").port();
+        let link = Link::new("127.0.0.1", port, &Trust::default()).expect("a link");
+        let limit = Duration::from_millis(300);
+        let begin = tokio::time::Instant::now();
+        let all = tokio::join!(link.connect(limit), link.connect(limit), link.connect(limit), link.connect(limit));
+        let took = begin.elapsed();
+        assert!(all.0.is_err() && all.1.is_err() && all.2.is_err() && all.3.is_err());
+        assert!(took < 3 * limit, "one after another: {took:?}");
+    }
 }

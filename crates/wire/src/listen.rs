@@ -9,6 +9,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use rustix::net::sockopt;
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -33,6 +34,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const DRAIN_DEADLINE: Duration = Duration::from_secs(2);
 /// One connection may carry this many requests at once; client-go opens a further connection when they are used up.
 const MAX_STREAMS: u32 = 250;
+/// A silent peer is asked whether it is there after the first of these, then each time the second has passed, so many times.
+const PROBE_IDLE: Duration = Duration::from_secs(30);
+const PROBE_INTERVAL: Duration = Duration::from_secs(10);
+const PROBES: u32 = 3;
 const WINDOW_BYTES: u32 = 1 << 20;
 
 /// What becomes of clients without a certificate.
@@ -189,6 +194,14 @@ pub(crate) fn roots(pem: &str) -> Result<RootCertStore, Error> {
     Ok(store)
 }
 
+/// A peer that vanished without a word must not hold a connection forever; one that was upgraded has no pings of its own.
+fn keep_alive(stream: &TcpStream) -> rustix::io::Result<()> {
+    sockopt::set_tcp_keepidle(stream, PROBE_IDLE)?;
+    sockopt::set_tcp_keepintvl(stream, PROBE_INTERVAL)?;
+    sockopt::set_tcp_keepcnt(stream, PROBES)?;
+    sockopt::set_socket_keepalive(stream, true)
+}
+
 async fn connection(
     stream: TcpStream,
     address: SocketAddr,
@@ -198,6 +211,9 @@ async fn connection(
 ) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "setting TCP_NODELAY");
+    }
+    if let Err(error) = keep_alive(&stream) {
+        tracing::debug!(%error, "setting SO_KEEPALIVE");
     }
     let stream = match timeout(HANDSHAKE_DEADLINE, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
@@ -260,5 +276,21 @@ fn identity_of<S>(stream: &TlsStream<S>) -> Option<Identity> {
             tracing::debug!(%error, "a client certificate without a usable subject");
             None
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_silent_peer_is_asked_whether_it_is_there() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("its address");
+        let (near, far) = tokio::join!(listener.accept(), TcpStream::connect(address));
+        let (near, _far) = (near.expect("a peer").0, far.expect("a connection"));
+        keep_alive(&near).expect("the options are known");
+        assert_eq!(sockopt::socket_keepalive(&near), Ok(true));
+        assert_eq!(sockopt::tcp_keepidle(&near), Ok(PROBE_IDLE));
     }
 }

@@ -68,6 +68,13 @@ impl Tunnels {
 
     fn put(&self, name: String, stream: Stream) {
         let mut ready = self.lock();
+        // Nobody else would close those of a party that has gone and is not called.
+        // An entry that was empty before stays: its party is in use, and its next connection is waited for.
+        ready.retain(|_, streams| {
+            let was_empty = streams.is_empty();
+            streams.retain(|(since, _)| since.elapsed() < LIFE);
+            was_empty || !streams.is_empty()
+        });
         let streams = ready.entry(name).or_default();
         streams.push_back((Instant::now(), stream));
         if streams.len() > MOST_READY {
