@@ -101,6 +101,9 @@ pub fn decide(request: &Value, asked: &Asked, nodes: &[Arc<Value>], reserved: &[
     let Some(node) = asked.user.strip_prefix("system:node:").filter(|node| !node.is_empty()) else {
         return Verdict::Deny("NoNode", format!("\"{}\" is no node's name: it must be system:node:NAME", asked.user));
     };
+    if let Some(wrong) = api::name::dns_subdomain(node).into_iter().next() {
+        return Verdict::Deny("NoNode", format!("\"{node}\" can be no node's name: {wrong}"));
+    }
     if asked.groups != ["system:nodes"] || asked.has_others {
         return Verdict::Deny("NoNode", "a node is in the organization system:nodes, and has no other names".into());
     }

@@ -347,6 +347,14 @@ pub(crate) fn images(place: &Place, registries: runtime::image::Registries) -> a
     runtime::image::Store::open(&place.file("runtime"), registries).context("opening the image store")
 }
 
+/// A node's name, which becomes part of names everywhere: refused before anything is made for it.
+pub(crate) fn node_name(text: &str) -> Result<String, String> {
+    match api::name::dns_subdomain(text).into_iter().next() {
+        None => Ok(text.to_owned()),
+        Some(wrong) => Err(wrong),
+    }
+}
+
 /// A fresh id: eight hexadecimal digits.
 pub(crate) fn new_id() -> anyhow::Result<String> {
     let mut random = [0u8; 4];

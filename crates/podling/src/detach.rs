@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 
 use crate::cluster::Place;
+use crate::install;
 use crate::progress::Progress;
 
 /// It must be ready within this time.
@@ -21,9 +22,19 @@ pub(crate) fn run(place: &Place) -> anyhow::Result<()> {
     let file =
         File::options().create(true).append(true).open(&log).with_context(|| format!("opening {}", log.display()))?;
     let length = file.metadata()?.len();
-    let arguments = std::env::args_os().skip(1).filter(|argument| argument != "--detach");
-    let mut child = Command::new(std::env::current_exe().context("finding this program")?)
-        .args(arguments)
+    let mut child = Command::new(std::env::current_exe().context("finding this program")?);
+    let mut secret = false;
+    for argument in std::env::args_os().skip(1).filter(|argument| argument != "--detach") {
+        // Everyone may read the arguments of a process, for as long as it lives; its environment only root.
+        let token = argument.to_str().and_then(|text| text.strip_prefix("--token=")).map(Into::into);
+        match (std::mem::take(&mut secret), token) {
+            (true, _) => drop(child.env(install::TOKEN, &argument)),
+            (false, Some::<std::ffi::OsString>(token)) => drop(child.env(install::TOKEN, token)),
+            (false, None) if argument == "--token" => secret = true,
+            (false, None) => drop(child.arg(&argument)),
+        }
+    }
+    let mut child = child
         .arg("--detached")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

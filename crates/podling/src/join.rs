@@ -42,7 +42,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "TOKEN")]
     token: Option<Token>,
     /// Name of this node [default: the machine's name]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = cluster::node_name)]
     node_name: Option<String>,
     /// Address by which others reach this node [default: the one that leads to the server]
     #[arg(long, value_name = "ADDR")]

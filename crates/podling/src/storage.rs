@@ -109,6 +109,8 @@ async fn backup(place: &Place, file: &Path, at: Option<Revision>) -> anyhow::Res
         Home::Etcd(etcd) => Backup::of(&etcd.open().await?).await?,
     };
     Shared::of(place, &facts)?.enter(&mut backup)?;
+    let is_other = std::fs::metadata(file).is_ok_and(|found| !found.is_file());
+    ensure!(!is_other, "{} is no file that could be replaced by a backup", file.display());
     backup.write(file)?;
     say!("{} keys at resource version {} are in {}", backup.entries.len(), backup.revision, file.display());
     Ok(())
@@ -122,7 +124,7 @@ fn explain(error: store::Error, at: Option<Revision>) -> anyhow::Error {
 async fn restore(place: &Place, file: &Path, replace: bool) -> anyhow::Result<()> {
     let backup = Backup::read(file)?;
     place.make()?;
-    let _idle = idle(place).await?;
+    let lock = idle(place).await?;
     let known = place.facts()?;
     if let Some(facts) = &known {
         Shared::ensure_same(&backup, facts)?;
@@ -133,6 +135,7 @@ async fn restore(place: &Place, file: &Path, replace: bool) -> anyhow::Result<()
         Home::Disk => put_on_disk(place, &backup, replace)?,
         Home::Etcd(etcd) => put_into_etcd(etcd, &backup).await?,
     }
+    place.leave(lock);
     say!("{} keys are in {home} again; `podling up` goes on with them", backup.entries.len());
     Ok(())
 }

@@ -58,7 +58,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "CIDR")]
     pod_cidr: Option<Ipv4Net>,
     /// Name of this node [default: the machine's name]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = cluster::node_name)]
     node_name: Option<String>,
     /// File to write the kubeconfig into [default: merge it into ~/.kube/config as context podling]
     #[arg(long, value_name = "FILE")]

@@ -29,6 +29,10 @@ pub(crate) fn write(dir: &Path, revision: Revision, entries: &[Arc<Entry>]) -> R
 /// Writes a file beside its place and puts it there when it is durable.
 pub(crate) fn write_file(partial: &Path, path: &Path, revision: Revision, entries: &[Arc<Entry>]) -> Result<()> {
     let written = fill(partial, revision, entries).and_then(|()| fs::rename(partial, path));
+    if written.is_err() {
+        // Whatever was written is of no use; what cannot be removed is overwritten by the next attempt.
+        let _ = fs::remove_file(partial);
+    }
     written.map_err(Error::failed(format!("writing {}", path.display())))?;
     match path.parent() {
         Some(dir) if !dir.as_os_str().is_empty() => sync_dir(dir),
