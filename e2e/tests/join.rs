@@ -131,7 +131,10 @@ fn a_deleted_node_comes_back_while_its_agent_runs() {
 
 fn streams_work(lab: &Lab, node: &str) {
     let name = format!("on-{node}");
-    assert_eq!(lab.kubectl(&["logs", &name]).ok(), format!("I am on {node}\n"));
+    // A container runs before it has said anything.
+    let log =
+        e2e::until("the pod's first words", || Some(lab.kubectl(&["logs", &name]).ok()).filter(|log| !log.is_empty()));
+    assert_eq!(log, format!("I am on {node}\n"));
     assert_eq!(lab.kubectl(&["exec", &name, "--", "cat", "/note"]).ok(), format!("{node}\n"));
     let failed = lab.kubectl(&["exec", &name, "--", "sh", "-c", "exit 7"]);
     assert_eq!(failed.code, 7, "{failed}");

@@ -13,7 +13,7 @@ use http::{Request, Response, Uri};
 use serde_json::Value;
 use server::{NodeDoor, NodeDoorError};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use wire::authority::Authority;
 use wire::dial::{Dialer, Expected, Trust};
 use wire::link::Unanswered;
@@ -25,8 +25,6 @@ use crate::own::Own;
 /// An agent must begin to answer within this time.
 const HEAD_DEADLINE: Duration = Duration::from_secs(30);
 
-/// Connections that a node keeps ready are of no use if so many were not.
-const TRIES: u32 = 3;
 /// An address that does not answer within this time is dialled all the same, for its error.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(8);
 
@@ -88,7 +86,9 @@ impl Door {
         // What the caller showed was for the server's eyes.
         request.headers_mut().remove(AUTHORIZATION);
         let mut address = None;
-        for _ in 0..TRIES {
+        // Where many call at once, others may take each connection that arrives; they do so only for a while.
+        let deadline = Instant::now() + HEAD_DEADLINE;
+        while Instant::now() < deadline {
             match timeout(HEAD_DEADLINE, self.tunnels.relay(node, &way.caller, request)).await {
                 Ok(Ok(response)) => return Ok(response),
                 Ok(Err(Unanswered { unsent: Some(unsent), .. })) => request = *unsent,
