@@ -94,30 +94,17 @@ async fn budgets(registry: &Registry, pod: &Value) -> Result<Vec<Value>, Status>
         .map(|(key, value)| (key.to_owned(), value.as_str().unwrap_or_default().to_owned()))
         .collect();
     let page = registry.list(&all, &ListOptions::ALL).await?;
-    let budgets = page.entries.iter().map(|entry| stored::decode(entry));
-    let is_meant = |budget: &Value| {
-        let selector =
-            at(budget, &["spec", "selector"]).and_then(|selector| LabelSelector::parse(&words(selector)).ok());
-        selector.is_some_and(|selector| selector.matches(&labels))
-    };
-    Ok(budgets.filter(is_meant).collect())
-}
-
-/// A selector as one writes it on a command line.
-fn words(selector: &Value) -> String {
-    let exact =
-        entries(selector, "matchLabels").map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()));
-    let tests = items(selector, "matchExpressions").iter().map(|test| {
-        let key = text(test, "key");
-        let values: Vec<&str> = items(test, "values").iter().filter_map(Value::as_str).collect();
-        match text(test, "operator") {
-            "In" => format!("{key} in ({})", values.join(",")),
-            "NotIn" => format!("{key} notin ({})", values.join(",")),
-            "DoesNotExist" => format!("!{key}"),
-            _ => key.to_owned(),
+    let mut meant = Vec::new();
+    for budget in page.entries.iter().map(|entry| stored::decode(entry)) {
+        let selector = LabelSelector::from_object(&budget["spec"]["selector"]).map_err(|error| {
+            let name = text(&budget["metadata"], "name");
+            Status::failure(500, "", format!("the selector of the disruption budget {name} cannot be read: {error}"))
+        })?;
+        if selector.matches(&labels) {
+            meant.push(budget);
         }
-    });
-    exact.chain(tests).collect::<Vec<_>>().join(",")
+    }
+    Ok(meant)
 }
 
 /// Takes one disruption from a budget, or says why there is none.
@@ -258,12 +245,12 @@ mod tests {
     fn selectors_are_read() {
         let selector = json!({"matchLabels": {"app": "web"}, "matchExpressions": [
             {"key": "tier", "operator": "In", "values": ["a", "b"]}, {"key": "old", "operator": "DoesNotExist"}]});
-        let parsed = LabelSelector::parse(&words(&selector)).unwrap();
+        let parsed = LabelSelector::from_object(&selector).unwrap();
         let labels = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         assert!(parsed.matches(&labels(&[("app", "web"), ("tier", "b")])));
         assert!(!parsed.matches(&labels(&[("app", "web"), ("tier", "c")])));
         assert!(!parsed.matches(&labels(&[("app", "web"), ("tier", "a"), ("old", "")])));
-        assert!(LabelSelector::parse(&words(&json!({}))).unwrap().matches(&labels(&[])));
+        assert!(LabelSelector::from_object(&json!({})).unwrap().matches(&labels(&[])));
     }
 
     #[test]
