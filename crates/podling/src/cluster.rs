@@ -45,7 +45,7 @@ pub(crate) struct Place {
 }
 
 /// A directory is meant from here, wherever the processes of the cluster go later.
-fn absolute(text: &str) -> Result<PathBuf, String> {
+pub(crate) fn absolute(text: &str) -> Result<PathBuf, String> {
     std::path::absolute(text).map_err(|error| error.to_string())
 }
 
@@ -349,10 +349,7 @@ pub(crate) fn images(place: &Place, registries: runtime::image::Registries) -> a
 
 /// A node's name, which becomes part of names everywhere: refused before anything is made for it.
 pub(crate) fn node_name(text: &str) -> Result<String, String> {
-    match api::name::dns_subdomain(text).into_iter().next() {
-        None => Ok(text.to_owned()),
-        Some(wrong) => Err(wrong),
-    }
+    api::name::dns_subdomain(text).into_iter().next().map_or_else(|| Ok(text.to_owned()), Err)
 }
 
 /// A fresh id: eight hexadecimal digits.

@@ -23,18 +23,12 @@ pub(crate) fn run(place: &Place) -> anyhow::Result<()> {
         File::options().create(true).append(true).open(&log).with_context(|| format!("opening {}", log.display()))?;
     let length = file.metadata()?.len();
     let mut child = Command::new(std::env::current_exe().context("finding this program")?);
-    let mut secret = false;
-    for argument in std::env::args_os().skip(1).filter(|argument| argument != "--detach") {
-        // Everyone may read the arguments of a process, for as long as it lives; its environment only root.
-        let token = argument.to_str().and_then(|text| text.strip_prefix("--token=")).map(Into::into);
-        match (std::mem::take(&mut secret), token) {
-            (true, _) => drop(child.env(install::TOKEN, &argument)),
-            (false, Some::<std::ffi::OsString>(token)) => drop(child.env(install::TOKEN, token)),
-            (false, None) if argument == "--token" => secret = true,
-            (false, None) => drop(child.arg(&argument)),
-        }
-    }
+    let arguments: Vec<_> = std::env::args_os().skip(1).filter(|argument| argument != "--detach").collect();
+    let (arguments, token) = install::without_token(&arguments);
+    // Everyone may read the arguments of a process, for as long as it lives; its environment only root.
+    child.envs(token.map(|token| (install::TOKEN, token)));
     let mut child = child
+        .args(arguments)
         .arg("--detached")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -1,5 +1,6 @@
 //! `podling install` and `podling uninstall`: podling as a service of the machine, which systemd starts with it.
 
+use std::ffi::OsStr;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -216,12 +217,12 @@ impl Service {
 }
 
 /// Takes the token out of the words of `join`.
-fn without_token(words: &[String]) -> (Vec<String>, Option<String>) {
+pub(crate) fn without_token<W: AsRef<OsStr> + Clone>(words: &[W]) -> (Vec<W>, Option<String>) {
     let (mut rest, mut token) = (Vec::new(), None);
     let mut words = words.iter();
     while let Some(word) = words.next() {
-        match word.strip_prefix("--token") {
-            Some("") => token = words.next().cloned(),
+        match word.as_ref().to_str().and_then(|text| text.strip_prefix("--token")) {
+            Some("") => token = words.next().map(|value| value.as_ref().to_string_lossy().into_owned()),
             Some(value) if value.starts_with('=') => token = Some(value[1..].to_owned()),
             _ => rest.push(word.clone()),
         }

@@ -13,7 +13,7 @@ use store::{Store, Txn, Value, etcd};
 use wire::authority::{Authority, write_private};
 use wire::identity::Credential;
 
-use crate::cluster::{self, Facts, Place};
+use crate::cluster::{self, Facts, Place, absolute};
 use crate::process;
 
 /// Under the prefix, beside the objects: which cluster this is, and its authority.
@@ -51,10 +51,6 @@ pub(crate) struct EtcdOptions {
     /// Where in etcd the keys lie: one place for each cluster [default: /registry]
     #[arg(long, value_name = "PREFIX", value_parser = prefix)]
     etcd_prefix: Option<String>,
-}
-
-fn absolute(text: &str) -> Result<PathBuf, String> {
-    std::path::absolute(text).map_err(|error| error.to_string())
 }
 
 fn prefix(text: &str) -> Result<String, String> {

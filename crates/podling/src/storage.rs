@@ -10,7 +10,7 @@ use store::{Backup, Revision, Store};
 const LEASE: &str = "/leases/kube-system/podling-controllers";
 const LEASE_BEATS: Duration = Duration::from_secs(5);
 
-use crate::cluster::{Place, unless_missing};
+use crate::cluster::{Place, absolute, unless_missing};
 use crate::progress::Progress;
 use crate::state::{Engine, Etcd, EtcdOptions, Home, Shared, ensure_idle};
 
@@ -74,7 +74,7 @@ impl std::str::FromStr for End {
                 Engine::Disk => Err("must be a directory or etcd=…".to_owned()),
             };
         }
-        std::path::absolute(text).map(Self::Directory).map_err(|error| error.to_string())
+        absolute(text).map(Self::Directory)
     }
 }
 

@@ -156,8 +156,6 @@ struct Opened {
     store: Arc<dyn store::Store>,
     lock: File,
     facts: Facts,
-    /// Other servers may be at work on the same state.
-    is_one_of_several: bool,
 }
 
 /// Opens the cluster of a directory, or makes one. `None` when the process is asked to end before that could be done.
@@ -176,23 +174,25 @@ async fn open(place: &Place, options: &Options, role: Role) -> anyhow::Result<Op
     };
     let lock = place.occupy()?;
     let shared = state::share(&*store, &home, place, known.as_ref(), options.pod_cidr).await?;
-    let is_one_of_several = home != Home::Disk;
-    let facts = Facts { store: home, ..facts(place, options, role, shared.as_ref())? };
+    let is_new = known.is_none();
+    let facts = Facts { store: home, ..facts(place, known, options, role, shared.as_ref())? };
     // Before anything that can fail: whatever is made from here on can be purged.
-    if known.is_none() {
+    if is_new {
         place.keep(&facts)?;
     }
     if let Some((shared, _)) = &shared {
         shared.keep(place)?;
     }
-    Ok(Some(Opened { store, lock, facts, is_one_of_several }))
+    Ok(Some(Opened { store, lock, facts }))
 }
 
 async fn serve(options: Options, role: Role, begun: Instant) -> anyhow::Result<()> {
     let progress = Progress::of("starting");
     let place = options.place.clone();
     let Some(opened) = open(&place, &options, role).await? else { return Ok(()) };
-    let Opened { store, lock, mut facts, is_one_of_several } = opened;
+    let Opened { store, lock, mut facts } = opened;
+    // Other servers may be at work on the same state.
+    let is_one_of_several = facts.store != Home::Disk;
     let authority = Arc::new(authority(&place, &facts, options.certificate_ttl)?);
     let own = Own::new(authority.clone());
     let names = names(&facts)?;
@@ -367,11 +367,11 @@ fn node_grace(text: &str) -> Result<Duration, String> {
 /// The facts of this cluster: those of the last run where the options say nothing else.
 fn facts(
     place: &Place,
+    known: Option<Facts>,
     options: &Options,
     role: Role,
     shared: Option<&(state::Shared, bool)>,
 ) -> anyhow::Result<Facts> {
-    let known = place.facts()?;
     let mut facts = match known {
         Some(facts) => facts,
         None => new_facts(options, role, shared)?,
