@@ -13,7 +13,8 @@ use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::near::{Labels, Selector, holds, selector};
+use crate::near::{Selector, holds, selector};
+use crate::tree::{map, text};
 
 const BUDGETS: Resource = Resource { group: "policy", version: "v1", plural: "poddisruptionbudgets" };
 const DEPLOYMENTS: Resource = Resource { group: "apps", version: "v1", plural: "deployments" };
@@ -241,9 +242,7 @@ fn is_healthy(pod: &Value) -> bool {
 }
 
 fn is_selected(selector: &Selector, pod: &Value) -> bool {
-    let labels = pod["metadata"]["labels"].as_object().into_iter().flatten();
-    let labels: Labels = labels.map(|(key, value)| (key.clone(), text(value).to_owned())).collect();
-    holds(selector, &labels)
+    holds(selector, &map(&pod["metadata"]["labels"]))
 }
 
 fn unmanaged(budget: &Value) -> String {
@@ -257,10 +256,6 @@ fn unmanaged(budget: &Value) -> String {
 
 fn about(budget: &Value) -> About {
     About::object("PodDisruptionBudget", budget)
-}
-
-fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_default()
 }
 
 fn stamp(value: &Value) -> Option<Timestamp> {

@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::affinity::Affinity;
 use crate::locality;
 use crate::near::Social;
+use crate::tree::{list, map, string};
 
 /// Amounts by resource: thousandths of a core for `cpu`, whole units for all others. The common ones are found without a search.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -232,7 +233,7 @@ impl HostPort {
 impl Taint {
     /// Read from the object.
     pub fn read(taint: &Value) -> Self {
-        Self { key: text(&taint["key"]), value: text(&taint["value"]), effect: text(&taint["effect"]) }
+        Self { key: string(&taint["key"]), value: string(&taint["value"]), effect: string(&taint["effect"]) }
     }
 }
 
@@ -248,18 +249,6 @@ impl Toleration {
             && (self.key.is_empty() && self.is_exists || self.key == taint.key)
             && (self.is_exists || self.value == taint.value)
     }
-}
-
-fn text(value: &Value) -> String {
-    value.as_str().unwrap_or_default().to_owned()
-}
-
-fn list(value: &Value) -> impl Iterator<Item = &Value> {
-    value.as_array().into_iter().flatten()
-}
-
-fn map(value: &Value) -> BTreeMap<String, String> {
-    value.as_object().into_iter().flatten().map(|(key, value)| (key.clone(), text(value))).collect()
 }
 
 /// Amounts as objects write them.
@@ -293,10 +282,10 @@ pub fn wants(pod: &Value) -> Wants {
 /// What a pod bears, by its spec.
 pub fn tolerations(spec: &Value) -> Vec<Toleration> {
     let read = |toleration: &Value| Toleration {
-        key: text(&toleration["key"]),
+        key: string(&toleration["key"]),
         is_exists: toleration["operator"] == "Exists",
-        value: text(&toleration["value"]),
-        effect: text(&toleration["effect"]),
+        value: string(&toleration["value"]),
+        effect: string(&toleration["effect"]),
         seconds: toleration["tolerationSeconds"].as_i64(),
     };
     list(&spec["tolerations"]).map(read).collect()
@@ -333,7 +322,7 @@ fn images(spec: &Value) -> Vec<String> {
 /// What a node has, read from the object; nothing is given yet.
 pub fn node(object: &Value) -> Node {
     Node {
-        name: text(&object["metadata"]["name"]),
+        name: string(&object["metadata"]["name"]),
         labels: map(&object["metadata"]["labels"]),
         taints: list(&object["spec"]["taints"]).map(Taint::read).collect(),
         is_unschedulable: object["spec"]["unschedulable"] == true,

@@ -26,6 +26,7 @@ pub mod score;
 pub mod signing;
 pub mod snapshot;
 pub mod tokens;
+mod tree;
 pub mod waiting;
 
 pub use run::{Config, run};

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use crate::affinity::Test;
+use crate::tree::{list, map, string};
 
 /// Labels of an object.
 pub type Labels = BTreeMap<String, String>;
@@ -83,11 +84,11 @@ impl Social {
     pub fn read(pod: &Value) -> Self {
         let (metadata, spec) = (&pod["metadata"], &pod["spec"]);
         let mut social = Self {
-            namespace: text(&metadata["namespace"]),
+            namespace: string(&metadata["namespace"]),
             labels: map(&metadata["labels"]),
             owner: list(&metadata["ownerReferences"])
                 .find(|owner| owner["controller"] == true)
-                .map(|owner| text(&owner["uid"])),
+                .map(|owner| string(&owner["uid"])),
             ..Self::default()
         };
         let (required, preferred) =
@@ -118,7 +119,7 @@ impl Social {
 
 impl Term {
     fn read(term: &Value, own: &Social) -> Self {
-        let mut names: BTreeSet<String> = list(&term["namespaces"]).map(text).collect();
+        let mut names: BTreeSet<String> = list(&term["namespaces"]).map(string).collect();
         let namespaces = selector(&term["namespaceSelector"]);
         if names.is_empty() && namespaces.is_none() {
             names.insert(own.namespace.clone());
@@ -126,7 +127,7 @@ impl Term {
         let mut labels = selector(&term["labelSelector"]);
         extend(&mut labels, &term["matchLabelKeys"], "In", own);
         extend(&mut labels, &term["mismatchLabelKeys"], "NotIn", own);
-        Self { pods: Pods { names, namespaces, labels }, key: text(&term["topologyKey"]) }
+        Self { pods: Pods { names, namespaces, labels }, key: string(&term["topologyKey"]) }
     }
 }
 
@@ -136,7 +137,7 @@ impl Spread {
         extend(&mut labels, &rule["matchLabelKeys"], "In", own);
         let pods = Pods { names: [own.namespace.clone()].into(), namespaces: None, labels };
         Self {
-            key: text(&rule["topologyKey"]),
+            key: string(&rule["topologyKey"]),
             skew: rule["maxSkew"].as_u64().unwrap_or(1),
             is_hard: rule["whenUnsatisfiable"] != "ScheduleAnyway",
             least_places: rule["minDomains"].as_u64().unwrap_or(1),
@@ -212,18 +213,6 @@ pub(crate) fn selector(value: &Value) -> Selector {
 /// Adds that a label is like the pod's own, or is not.
 fn extend(selector: &mut Selector, keys: &Value, operator: &str, own: &Social) {
     let Some(tests) = selector else { return };
-    let found = list(keys).map(text).filter_map(|key| own.labels.get(&key).map(|value| (key.clone(), value.clone())));
+    let found = list(keys).map(string).filter_map(|key| own.labels.get(&key).map(|value| (key.clone(), value.clone())));
     tests.extend(found.map(|(key, value)| Test::is(key, operator, value)));
-}
-
-fn text(value: &Value) -> String {
-    value.as_str().unwrap_or_default().to_owned()
-}
-
-fn list(value: &Value) -> impl Iterator<Item = &Value> {
-    value.as_array().into_iter().flatten()
-}
-
-fn map(value: &Value) -> Labels {
-    value.as_object().into_iter().flatten().map(|(key, value)| (key.clone(), text(value))).collect()
 }

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::removal;
+use crate::tree::text;
 
 /// The namespace of the leases by which nodes hold blocks of addresses.
 pub const BLOCKS: &str = "podling-blocks";
@@ -138,10 +139,6 @@ impl Orphans {
         }
         removal::delete(&self.client, &path, pod, Some(0)).await
     }
-}
-
-fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_default()
 }
 
 fn trim_pod(pod: &mut Value) {

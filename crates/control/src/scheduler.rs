@@ -21,6 +21,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::fit::{self, Wants};
 use crate::removal;
 use crate::snapshot::{Budget, Choice, Facts, Preemption, Snapshot};
+use crate::tree::map;
 use crate::waiting::Waiting;
 
 const BUDGETS: Resource = Resource { group: "policy", version: "v1", plural: "poddisruptionbudgets" };
@@ -115,10 +116,8 @@ impl Scheduler {
     fn namespace_changed(&mut self, change: &Change) {
         match change {
             Change::Set(namespace) => {
-                let labels = namespace["metadata"]["labels"].as_object().into_iter().flatten();
-                let text =
-                    |(key, value): (&String, &Value)| (key.clone(), value.as_str().unwrap_or_default().to_owned());
-                if self.snapshot.set_namespace(&Key::of(namespace).name, labels.map(text).collect()) {
+                let labels = map(&namespace["metadata"]["labels"]);
+                if self.snapshot.set_namespace(&Key::of(namespace).name, labels) {
                     self.hope();
                 }
             }
