@@ -11,7 +11,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
 use crate::{
-    Batch, Entry, Error, Event, Key, Listing, Memo, Op, Progress, Range, Result, Revision, Value, Watch, digits,
+    Batch, Entry, Error, Event, Got, Key, Listing, Memo, Op, Progress, Range, Result, Revision, Value, Watch, digits,
 };
 
 /// How many changes one batch carries at most, unless a single revision has more.
@@ -24,6 +24,12 @@ const EVENT_OVERHEAD: usize = 256;
 pub(crate) struct Retention {
     pub(crate) age: Duration,
     pub(crate) bytes: usize,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { age: Duration::from_hours(2), bytes: 16 << 20 }
+    }
 }
 
 /// The versions of one key that can still be asked for.
@@ -297,6 +303,17 @@ impl Memory {
         self.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// One key, as it is here.
+    pub(crate) fn get(&self, key: &str) -> Got {
+        let state = self.read();
+        Got { entry: state.current(key).cloned(), revision: state.revision }
+    }
+
+    /// The changes after a revision, as they come here.
+    pub(crate) fn watch(self: &Arc<Self>, prefix: &str, after: Revision) -> Result<Box<dyn Watch>> {
+        Ok(Box::new(Watcher::new(self.clone(), prefix, after)?))
+    }
+
     /// Wakes those who watch a prefix of a changed key.
     pub(crate) fn wake<'a>(&self, events: impl Iterator<Item = &'a Arc<Event>> + Clone) {
         for group in self.groups().iter().flatten() {
@@ -335,7 +352,7 @@ impl Memory {
 }
 
 /// A watch over the history in memory.
-pub(crate) struct Watcher {
+struct Watcher {
     memory: Arc<Memory>,
     prefix: String,
     cursor: Revision,
@@ -343,7 +360,7 @@ pub(crate) struct Watcher {
 }
 
 impl Watcher {
-    pub(crate) fn new(memory: Arc<Memory>, prefix: &str, after: Revision) -> Result<Self> {
+    fn new(memory: Arc<Memory>, prefix: &str, after: Revision) -> Result<Self> {
         let changed = memory.subscribe(prefix)?;
         memory.read().check(after)?;
         Ok(Self { memory, prefix: prefix.to_owned(), cursor: after, changed })

@@ -144,7 +144,7 @@ impl Feed {
         if response.canceled {
             return Some(End::Lost(format!("etcd has ended it: {}", response.cancel_reason)));
         }
-        let mut events = response.events.into_iter().filter_map(|event| event.kv.is_some().then_some(event)).peekable();
+        let mut events = response.events.into_iter().filter(|event| event.kv.is_some()).peekable();
         let mut changed = Vec::new();
         let mut state = self.memory.write();
         while let Some(first) = events.next() {

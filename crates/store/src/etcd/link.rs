@@ -1,6 +1,5 @@
 //! The way to etcd: one member at a time, the next one as soon as it fails. Knows which calls may be repeated.
 
-use std::error::Error as _;
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -213,7 +212,7 @@ impl Link {
 fn fault(url: &str, status: &Status) -> Fault {
     let message = status.message();
     let says = |text: &str| message.contains(text);
-    let why = || format!("etcd at {url}: {}", text(status));
+    let why = || format!("etcd at {url}: {}", text(status, message));
     match status.code() {
         Code::Unavailable if connect_error(status).is_some() => Fault::Passing(why()),
         Code::Unavailable if says("etcdserver: no leader") => Fault::Passing(why()),
@@ -230,28 +229,25 @@ fn fault(url: &str, status: &Status) -> Fault {
 }
 
 fn connect_error(status: &Status) -> Option<&ConnectError> {
-    let mut source = status.source();
-    while let Some(error) = source {
-        if let Some(connect) = error.downcast_ref::<ConnectError>() {
-            return Some(connect);
-        }
-        source = error.source();
-    }
-    None
+    causes(status).find_map(|error| error.downcast_ref())
 }
 
 /// What went wrong, down to its cause: the outermost words alone are "transport error".
-fn text(status: &Status) -> String {
-    let mut texts = vec![status.message().to_owned()];
-    let mut source = status.source();
-    while let Some(error) = source {
-        let text = error.to_string();
+fn text(error: &(dyn std::error::Error + 'static), outermost: &str) -> String {
+    let mut texts = vec![outermost.to_owned()];
+    for text in causes(error).map(ToString::to_string) {
         if !texts.iter().any(|known| known.contains(&text)) {
             texts.push(text);
         }
-        source = error.source();
     }
     texts.join(": ")
+}
+
+/// What is behind an error, from the outside in.
+fn causes<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(error.source(), |error| error.source())
 }
 
 fn grpc(channel: Channel) -> Grpc<Channel> {
@@ -286,20 +282,13 @@ fn member(url: &str, tls: Option<ClientTlsConfig>) -> Result<Member> {
         .initial_connection_window_size(4 << 20);
     endpoint = match (endpoint.uri().scheme_str(), tls) {
         (Some("http"), _) => endpoint,
-        (Some("https"), Some(tls)) => endpoint.tls_config(tls).map_err(|error| unusable(chain(&error)))?,
+        (Some("https"), Some(tls)) => {
+            endpoint.tls_config(tls).map_err(|error| unusable(text(&error, &error.to_string())))?
+        }
         (Some("https"), None) => return Err(unusable("https needs the certificate of etcd's authority".to_owned())),
         _ => return Err(unusable("not an address such as https://10.0.0.1:2379".to_owned())),
     };
     Ok(Member { url: url.to_owned(), channel: endpoint.connect_lazy() })
-}
-
-fn chain(mut error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    while let Some(cause) = error.source() {
-        text = format!("{text}: {cause}");
-        error = cause;
-    }
-    text
 }
 
 #[cfg(test)]

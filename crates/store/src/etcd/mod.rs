@@ -27,7 +27,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::memory::{Memory, Retention, Watcher};
+use crate::memory::{Memory, Retention};
 use crate::{Commit, Error, Got, Listing, Progress, Range, Result, Revision, Store, Txn, Value, Watch};
 use barrier::Barrier;
 use feed::Feed;
@@ -67,6 +67,7 @@ pub struct Config {
 impl Config {
     /// The settings for some members.
     pub fn new(endpoints: impl IntoIterator<Item = String>) -> Self {
+        let Retention { age: history_age, bytes: history_bytes } = Retention::default();
         Self {
             endpoints: endpoints.into_iter().collect(),
             prefix: "/registry".to_owned(),
@@ -75,8 +76,8 @@ impl Config {
             read: Arc::new(|_, bytes| Some(Value::plain(bytes))),
             compaction: Some(Duration::from_mins(5)),
             request_bytes: 1536 << 10,
-            history_age: Duration::from_hours(2),
-            history_bytes: 16 << 20,
+            history_age,
+            history_bytes,
         }
     }
 }
@@ -196,8 +197,7 @@ impl Store for Etcd {
     fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Got>> {
         Box::pin(async move {
             self.catch_up().await?;
-            let state = self.memory.read();
-            Ok(Got { entry: state.current(key).cloned(), revision: state.progress().revision })
+            Ok(self.memory.get(key))
         })
     }
 
@@ -218,8 +218,7 @@ impl Store for Etcd {
     fn watch<'a>(&'a self, prefix: &'a str, after: Revision) -> BoxFuture<'a, Result<Box<dyn Watch>>> {
         Box::pin(async move {
             self.reach_known(after).await?;
-            let watcher = Watcher::new(self.memory.clone(), prefix, after)?;
-            Ok(Box::new(watcher) as Box<dyn Watch>)
+            self.memory.watch(prefix, after)
         })
     }
 

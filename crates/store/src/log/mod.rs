@@ -22,7 +22,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::memory::{Memory, Retention, Watcher};
+use crate::memory::{Memory, Retention};
 use crate::{Commit, Error, Got, Listing, Op, Progress, Range, Result, Revision, Store, Txn, Watch};
 use faults::Faults;
 pub(crate) use recover::view;
@@ -51,13 +51,8 @@ pub struct Config {
 impl Config {
     /// The settings for a directory.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self {
-            dir: dir.into(),
-            segment_bytes: 16 << 20,
-            snapshot_bytes: 32 << 20,
-            history_age: Duration::from_secs(2 * 60 * 60),
-            history_bytes: 16 << 20,
-        }
+        let Retention { age: history_age, bytes: history_bytes } = Retention::default();
+        Self { dir: dir.into(), segment_bytes: 16 << 20, snapshot_bytes: 32 << 20, history_age, history_bytes }
     }
 }
 
@@ -131,10 +126,7 @@ fn size(txn: &Txn) -> usize {
 
 impl Store for Disk {
     fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Got>> {
-        Box::pin(async move {
-            let state = self.memory.read();
-            Ok(Got { entry: state.current(key).cloned(), revision: state.progress().revision })
-        })
+        Box::pin(async move { Ok(self.memory.get(key)) })
     }
 
     fn list(&self, range: Range) -> BoxFuture<'_, Result<Listing>> {
@@ -152,10 +144,7 @@ impl Store for Disk {
     }
 
     fn watch<'a>(&'a self, prefix: &'a str, after: Revision) -> BoxFuture<'a, Result<Box<dyn Watch>>> {
-        Box::pin(async move {
-            let watcher = Watcher::new(self.memory.clone(), prefix, after)?;
-            Ok(Box::new(watcher) as Box<dyn Watch>)
-        })
+        Box::pin(async move { self.memory.watch(prefix, after) })
     }
 
     fn progress(&self) -> BoxFuture<'_, Result<Progress>> {

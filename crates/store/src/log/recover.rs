@@ -14,17 +14,9 @@ use crate::{Error, Result, Revision};
 
 /// Reads a directory. Answers the state and the file that further frames go to.
 pub(super) fn recover(dir: &Path, faults: &Faults) -> Result<(State, Segment)> {
-    let (revision, entries) = snapshot::load(dir)?;
-    let mut state = State::new(revision, entries);
-    let segments = snapshot::files(dir, "log-")?;
-    check_start(&segments, revision)?;
-    let last = segments.len().saturating_sub(1);
-    let mut tail = None;
-    for (number, (first, path)) in segments.iter().enumerate() {
-        tail = replay(&mut state, *first, path, number == last, None)?.map(|end| (path, end));
-    }
+    let (state, tail) = read(dir, None)?;
     let segment = match tail {
-        Some((path, end)) => Segment::resume(path, end as u64, faults.clone())?,
+        Some((path, end)) => Segment::resume(&path, end as u64, faults.clone())?,
         None => Segment::create(dir, state.progress().revision.next(), faults.clone())?,
     };
     Ok((state, segment))
@@ -32,19 +24,26 @@ pub(super) fn recover(dir: &Path, faults: &Faults) -> Result<(State, Segment)> {
 
 /// Reads a directory as it is, or was at a revision, and changes nothing in it.
 pub(crate) fn view(dir: &Path, at: Option<Revision>) -> Result<State> {
+    let (state, _) = read(dir, at)?;
+    let current = state.progress().revision;
+    if at.is_some_and(|at| at > current) { Err(Error::Future { current }) } else { Ok(state) }
+}
+
+/// The state, up to a revision if one is named, and where the last file's frames end.
+fn read(dir: &Path, until: Option<Revision>) -> Result<(State, Option<(PathBuf, usize)>)> {
     let (revision, entries) = snapshot::load(dir)?;
-    if at.is_some_and(|at| at < revision) {
+    if until.is_some_and(|until| until < revision) {
         return Err(Error::Compacted { oldest: revision });
     }
     let mut state = State::new(revision, entries);
     let segments = snapshot::files(dir, "log-")?;
     check_start(&segments, revision)?;
     let last = segments.len().saturating_sub(1);
-    for (number, (first, path)) in segments.iter().enumerate() {
-        replay(&mut state, *first, path, number == last, at)?;
+    let mut tail = None;
+    for (number, (first, path)) in segments.into_iter().enumerate() {
+        tail = replay(&mut state, first, &path, number == last, until)?.map(|end| (path, end));
     }
-    let current = state.progress().revision;
-    if at.is_some_and(|at| at > current) { Err(Error::Future { current }) } else { Ok(state) }
+    Ok((state, tail))
 }
 
 /// The log must reach back to the snapshot.
