@@ -1,51 +1,37 @@
 //! The peer: etcd's puts, over its HTTP gateway.
 
-use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
-use e2e::cluster::Cluster;
+use anyhow::{Result, ensure};
 use futures_util::future::try_join_all;
 use serde_json::json;
+use testkit::etcd::{Etcd, Options};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::{Bench, rate, row};
 
 pub(crate) fn run(bench: &Bench) -> Result<()> {
+    if !Etcd::is_here() {
+        return Ok(());
+    }
     for clients in [1, 10, 100] {
-        let measured = bench.runtime.block_on(measure(&bench.cluster, clients))?;
+        let measured = bench.runtime.block_on(measure(clients))?;
         row(&format!("etcd's puts, {clients} clients"), &measured, "peer");
     }
     Ok(())
 }
 
 /// Starts an etcd for one measurement.
-async fn measure(cluster: &Cluster, clients: usize) -> Result<String> {
-    let mut server = Command::new("etcd")
-        .arg("--data-dir")
-        .arg(cluster.path(&format!("etcd-{clients}")))
-        .args(["--listen-client-urls", "http://127.0.0.1:23790", "--advertise-client-urls", "http://127.0.0.1:23790"])
-        .args([
-            "--listen-peer-urls",
-            "http://127.0.0.1:23800",
-            "--initial-advertise-peer-urls",
-            "http://127.0.0.1:23800",
-        ])
-        .args(["--initial-cluster", "default=http://127.0.0.1:23800"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .context("etcd")?;
-    let result = puts(clients).await;
-    server.kill()?;
-    server.wait()?;
-    result
+async fn measure(clients: usize) -> Result<String> {
+    let etcd = Etcd::start(&Options::default()).await?;
+    let endpoint = etcd.endpoints().remove(0);
+    puts(clients, endpoint.trim_start_matches("http://")).await
 }
 
-async fn puts(clients: usize) -> Result<String> {
+async fn puts(clients: usize, address: &str) -> Result<String> {
     let deadline = Instant::now() + e2e::PATIENCE;
-    while put(&mut None, 0).await.is_err() {
+    while put(address, &mut None, 0).await.is_err() {
         ensure!(Instant::now() < deadline, "etcd does not answer");
         tokio::task::yield_now().await;
     }
@@ -54,7 +40,7 @@ async fn puts(clients: usize) -> Result<String> {
     let write = async |number: usize| -> Result<()> {
         let mut stream = None;
         for entry in 0..each {
-            put(&mut stream, number * each + entry).await?;
+            put(address, &mut stream, number * each + entry).await?;
         }
         Ok(())
     };
@@ -63,10 +49,10 @@ async fn puts(clients: usize) -> Result<String> {
 }
 
 /// One put over a connection that is kept.
-async fn put(stream: &mut Option<TcpStream>, number: usize) -> Result<()> {
+async fn put(address: &str, stream: &mut Option<TcpStream>, number: usize) -> Result<()> {
     let connection = match stream {
         Some(connection) => connection,
-        None => stream.insert(TcpStream::connect(("127.0.0.1", 23790)).await?),
+        None => stream.insert(TcpStream::connect(address).await?),
     };
     let body = json!({"key": format!("{number:08}"), "value": "A".repeat(200)}).to_string();
     let head = format!("POST /v3/kv/put HTTP/1.1\r\nHost: etcd\r\nContent-Length: {}\r\n\r\n", body.len());
