@@ -14,10 +14,13 @@ use wire::tunnel::{self, Stream};
 const READY: usize = 2;
 /// A connection that was not used is replaced before its time is over.
 const LIFE: Duration = Duration::from_secs(tunnel::LIFE.as_secs() - 20);
-/// A server that cannot be reached is tried again after this time; one that wants no tunnels, being older, much later.
+/// A server that cannot be reached is tried again after this time.
 const RETRY: Duration = Duration::from_secs(1);
+/// A server must have taken a connection within this time.
+const OPEN_DEADLINE: Duration = Duration::from_secs(5);
 /// Calls have so long to end with the node.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(2);
+/// One that wants no tunnels, being older, is tried again much later.
 const RELUCTANT: Duration = Duration::from_secs(60);
 
 /// Keeps connections ready at one server.
@@ -40,18 +43,22 @@ impl Keeper {
 
     async fn keep_one(self, mut shutdown: watch::Receiver<bool>) {
         let mut calls = JoinSet::new();
+        // Outlives the turns of the loop: that a call ends is no reason to drop the connection that waits for the next.
+        let mut waiting = Box::pin(self.wait_for_call());
         loop {
-            let pause = tokio::select! {
+            let waited = tokio::select! {
                 () = client::stopped(&mut shutdown) => break,
                 Some(_) = calls.join_next() => continue,
-                waited = self.wait_for_call() => match waited {
-                    Waited::Call(greeted) => {
-                        calls.spawn(greeted.serve(shutdown.clone()));
-                        continue;
-                    }
-                    Waited::Stale => continue,
-                    Waited::Lost(pause) => pause,
-                },
+                waited = waiting.as_mut() => waited,
+            };
+            waiting.set(self.wait_for_call());
+            let pause = match waited {
+                Waited::Call(greeted) => {
+                    calls.spawn(greeted.serve(shutdown.clone()));
+                    continue;
+                }
+                Waited::Stale => continue,
+                Waited::Lost(pause) => pause,
             };
             tokio::select! {
                 () = client::stopped(&mut shutdown) => break,
@@ -62,9 +69,13 @@ impl Keeper {
     }
 
     async fn wait_for_call(&self) -> Waited {
-        let stream = match tunnel::open(&self.dialer, &self.url).await {
-            Ok(stream) => stream,
-            Err(error) => {
+        let stream = match timeout(OPEN_DEADLINE, tunnel::open(&self.dialer, &self.url)).await {
+            Ok(Ok(stream)) => stream,
+            Err(_) => {
+                tracing::debug!(url = %self.url, "keeping a connection ready took too long");
+                return Waited::Lost(RETRY);
+            }
+            Ok(Err(error)) => {
                 tracing::debug!(%error, url = %self.url, "keeping a connection ready");
                 let is_reluctant = matches!(error, wire::Error::BadUpgrade(_));
                 return Waited::Lost(if is_reluctant { RELUCTANT } else { RETRY });
