@@ -86,7 +86,10 @@ impl Site {
 /// Writes the unit, and starts it.
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let site = &options.site;
-    let service = Service::of(&options.words)?;
+    let mut service = Service::of(&options.words)?;
+    if site.root == Path::new("/") {
+        service.start_in(&std::env::current_dir().context("finding the working directory")?)?;
+    }
     let unit = site.unit();
     ensure!(
         std::fs::read_to_string(&unit).map_or(true, |text| text.contains(DATA)),
@@ -157,6 +160,8 @@ struct Service {
     words: Vec<String>,
     token: Option<String>,
     data: PathBuf,
+    /// The line that says where relative paths begin; empty where that is the root, as in the image of a machine.
+    directory: String,
 }
 
 impl Service {
@@ -175,7 +180,18 @@ impl Service {
         };
         ensure!(!detach, "a service is in the background already: leave out --detach");
         let (words, token) = without_token(words);
-        Ok(Self { about, words, token, data: place.data_dir.clone() })
+        Ok(Self { about, words, token, data: place.data_dir.clone(), directory: String::new() })
+    }
+
+    /// Lets relative paths mean what they mean here.
+    fn start_in(&mut self, directory: &Path) -> anyhow::Result<()> {
+        let text = directory.to_str().filter(|text| !text.contains(char::is_control));
+        // There is no quoting in this line, so its end must be the path's.
+        let text = text.filter(|text| text.trim_end() == *text && !text.ends_with('\\'));
+        let text = text.with_context(|| format!("systemd cannot start a service in {directory:?}: go elsewhere"))?;
+        // Where all paths are absolute the directory may go; the service starts all the same.
+        self.directory = format!("WorkingDirectory=-{}\n", text.replace('%', "%%"));
+        Ok(())
     }
 
     fn unit(&self, secrets: &str, is_ours: bool) -> String {
@@ -193,6 +209,7 @@ impl Service {
              \n\
              [Service]\n\
              Type=notify\n\
+             {}\
              ExecStart={line}\n\
              EnvironmentFile=-{secrets}\n\
              # The pods outlive it, and it ends them only when it is told to.\n\
@@ -211,7 +228,8 @@ impl Service {
              [Install]\n\
              WantedBy=multi-user.target\n",
             self.about,
-            self.data.display()
+            self.data.display(),
+            self.directory
         )
     }
 }
@@ -376,13 +394,30 @@ mod tests {
         assert_eq!(without_token(&words("join --token=x a")), (words("join a"), Some("x".into())));
     }
 
+    fn service(data: &str) -> Service {
+        Service::of(&["up".to_owned(), "--data-dir".to_owned(), data.to_owned()]).expect("a service")
+    }
+
+    #[test]
+    fn relative_paths_begin_where_it_was_installed() {
+        let mut relative = service("state");
+        relative.start_in(Path::new("/srv/a b/50%")).expect("a usable directory");
+        let unit = relative.unit("/etc/podling/podling.env", true);
+        assert!(unit.contains("\nWorkingDirectory=-/srv/a b/50%%\nExecStart="), "{unit}");
+        for directory in ["/a\nExecStart=b", "/a\\", "/a "] {
+            assert!(service("state").start_in(Path::new(directory)).is_err(), "{directory:?}");
+        }
+    }
+
     #[test]
     fn systemd_takes_the_unit() {
         let root = tempfile::tempdir().expect("a directory");
         install(root.path(), &["up"]).expect("it is installed");
         let unit = root.path().join("etc/systemd/system/podling.service");
+        let mut service = service("state");
+        service.start_in(&root.path().join("a b%")).expect("a usable directory");
         // The program that it names is not there.
-        let text = std::fs::read_to_string(&unit).expect("the unit").replace(PROGRAM, "/bin/true");
+        let text = service.unit("/etc/podling/podling.env", true).replace(PROGRAM, "/bin/true");
         std::fs::write(&unit, text).expect("the unit");
         match Command::new("systemd-analyze").arg("verify").arg("--man=no").arg(&unit).output() {
             Ok(output) => {
