@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use client::transport::Several;
 use client::{Client, Transport};
 use futures_util::future::BoxFuture;
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, StatusCode};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -19,11 +19,12 @@ use wire::dial::Trust;
 use wire::listen::Listener;
 use wire::{Body, Identity, Service, body};
 
-/// Answers with its name, or never.
+/// Answers with its name, with a refusal, or never.
 struct Named {
     name: &'static str,
     heard: AtomicUsize,
     is_mute: AtomicBool,
+    is_sick: AtomicBool,
 }
 
 impl Service for Named {
@@ -33,7 +34,11 @@ impl Service for Named {
             if self.is_mute.load(Ordering::SeqCst) {
                 std::future::pending::<()>().await;
             }
-            Response::new(body::full(format!("{{\"name\": \"{}\"}}", self.name)))
+            let mut response = Response::new(body::full(format!("{{\"name\": \"{}\"}}", self.name)));
+            if self.is_sick.load(Ordering::SeqCst) {
+                *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+            }
+            response
         })
     }
 }
@@ -47,7 +52,7 @@ struct Server {
 
 impl Server {
     async fn start(name: &'static str, authority: &Authority, address: SocketAddr) -> Self {
-        let service = Arc::new(Named { name, heard: AtomicUsize::new(0), is_mute: AtomicBool::new(false) });
+        let service = Arc::new(Named { name, heard: AtomicUsize::new(0), is_mute: AtomicBool::new(false), is_sick: AtomicBool::new(false) });
         let credential = authority.server(&Identity::new(name, &[]), &["127.0.0.1".into()]).unwrap();
         let listener = Listener::bind(address, &credential, authority.certificate_pem()).await.unwrap();
         let address = listener.address().unwrap();
@@ -170,4 +175,39 @@ async fn a_server_of_others_is_not_spoken_to() {
     let client = Client::new(preferring(a.address, &[b.address], &authority), "test");
     assert_eq!(asked(&client).await, "b");
     assert_eq!(a.heard(), 0);
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_serve_is_left_until_it_is_ready() {
+    let (authority, _) = Authority::create("test").unwrap();
+    let a = Server::start("a", &authority, any()).await;
+    let b = Server::start("b", &authority, any()).await;
+    let transport = preferring(a.address, &[b.address], &authority);
+    let client = Client::new(transport.clone(), "test");
+    let (first, second) = (a.address.to_string(), b.address.to_string());
+    a.service.is_sick.store(true, Ordering::SeqCst);
+    client.create("/x", &serde_json::json!({})).await.unwrap_err();
+    assert_eq!((a.heard(), b.heard()), (1, 0), "what writes is not sent again");
+    b.service.is_sick.store(true, Ordering::SeqCst);
+    client.get("/x").await.unwrap_err();
+    assert_eq!(transport.current(), first, "the other is no better");
+    b.service.is_sick.store(false, Ordering::SeqCst);
+    assert_eq!(asked(&client).await, "b");
+    assert_eq!(transport.current(), second);
+    let heard = a.heard();
+    let until = |done: Box<dyn Fn() -> bool>| async move {
+        let waiting = async {
+            while !done() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), waiting).await.unwrap();
+    };
+    let service = a.service.clone();
+    until(Box::new(move || service.heard.load(Ordering::SeqCst) > heard)).await;
+    assert_eq!(asked(&client).await, "b", "it can be reached, but it is not ready");
+    a.service.is_sick.store(false, Ordering::SeqCst);
+    let again = transport.clone();
+    until(Box::new(move || again.current() == first)).await;
+    assert_eq!(asked(&client).await, "a");
 }

@@ -6,8 +6,9 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, StatusCode, Uri};
 use http_body::Body as _;
+use tokio::time::timeout;
 use wire::dial::Trust;
 use wire::link::{Link, Unanswered};
 use wire::{Body, body};
@@ -19,11 +20,13 @@ use crate::Error;
 const CONNECT_LIMITS: [Duration; 2] = [Duration::from_millis(600), Duration::from_secs(5)];
 /// While the preferred server is away it is looked for so often.
 const LOOK: Duration = Duration::from_secs(5);
+/// A server that is asked beside the current one must answer within this time.
+const ASIDE: Duration = Duration::from_secs(5);
 
 /// Speaks to one of several servers of a cluster.
 ///
 /// A request that was not sent yet goes to the next server when one cannot be reached. One that was sent, but not answered, goes to the next
-/// only if it just reads: nobody knows whether it was carried out.
+/// only if it just reads: nobody knows whether it was carried out. So does one that reads and is refused with 503.
 pub struct Several(Arc<Servers>);
 
 struct Servers {
@@ -77,6 +80,19 @@ impl Server {
         let link = Link::new(remote.authority.host(), remote.authority.port_u16().unwrap_or(443), trust)?;
         Ok(Self { remote, link })
     }
+
+    /// What it answers, if it does so soon.
+    async fn asked(&self, request: Request<Body>) -> Option<Response<Body>> {
+        let request = self.remote.absolute(request).ok()?;
+        timeout(ASIDE, self.link.send(request, CONNECT_LIMITS[0])).await.ok()?.ok()
+    }
+
+    /// Whether it can be reached, and says that it can serve.
+    async fn is_ready(&self) -> bool {
+        let mut request = Request::new(body::empty());
+        *request.uri_mut() = Uri::from_static("/readyz");
+        self.asked(request).await.is_some_and(|response| response.status() == StatusCode::OK)
+    }
 }
 
 impl Servers {
@@ -86,7 +102,10 @@ impl Servers {
 
     /// Goes to the next server, if this one is still the current one.
     fn leave(self: &Arc<Self>, index: usize) {
-        let next = (index + 1) % self.servers.len();
+        self.leave_for(index, (index + 1) % self.servers.len());
+    }
+
+    fn leave_for(self: &Arc<Self>, index: usize, next: usize) {
         let left = self.current.compare_exchange(index, next, Ordering::Relaxed, Ordering::Relaxed);
         if left.is_ok() && next != index {
             let (from, to) = (&self.servers[index].remote.authority, &self.servers[next].remote.authority);
@@ -108,6 +127,7 @@ impl Servers {
                 let reads = matches!(*request.method(), Method::GET | Method::HEAD);
                 let spare = copy(&request).filter(|_| reads);
                 match server.link.send(server.remote.absolute(request)?, limit).await {
+                    Ok(response) if is_refusal(&response) => return Ok(self.elsewhere(index, spare, response).await),
                     Ok(response) => return Ok(response),
                     Err(Unanswered { error, unsent }) => {
                         self.leave(index);
@@ -122,6 +142,26 @@ impl Servers {
             }
         }
         Err(failed.map_or_else(none, Error::from))
+    }
+
+    /// Asks the other servers what this one cannot tell, as when it has lost its store. It is left only for one that can: when all have lost
+    /// it, its refusal is the answer.
+    async fn elsewhere(
+        self: &Arc<Self>,
+        index: usize,
+        spare: Option<Request<Body>>,
+        refusal: Response<Body>,
+    ) -> Response<Body> {
+        let Some(request) = spare else { return refusal };
+        for step in 1..self.servers.len() {
+            let next = (index + step) % self.servers.len();
+            let Some(again) = copy(&request) else { break };
+            if let Some(response) = self.servers[next].asked(again).await.filter(|response| !is_refusal(response)) {
+                self.leave_for(index, next);
+                return response;
+            }
+        }
+        refusal
     }
 
     async fn upgrade(self: &Arc<Self>, mut request: Request<Body>) -> Result<Response<Body>, Error> {
@@ -144,6 +184,10 @@ impl Servers {
     }
 }
 
+fn is_refusal(response: &Response<Body>) -> bool {
+    response.status() == StatusCode::SERVICE_UNAVAILABLE
+}
+
 fn none() -> Error {
     Error::failed("asking the servers", "there is none")
 }
@@ -159,13 +203,13 @@ fn copy(request: &Request<Body>) -> Option<Request<Body>> {
     })
 }
 
-/// Goes back to the preferred server when it can be reached again.
+/// Goes back to the preferred server when it can serve again.
 async fn look(servers: Weak<Servers>) {
     loop {
         tokio::time::sleep(LOOK).await;
         let Some(servers) = servers.upgrade() else { return };
         let preferred = &servers.servers[0];
-        if servers.current() == 0 || preferred.link.connect(CONNECT_LIMITS[0]).await.is_ok() {
+        if servers.current() == 0 || preferred.is_ready().await {
             servers.current.store(0, Ordering::Relaxed);
             servers.is_looking.store(false, Ordering::Relaxed);
             tracing::info!(server = %preferred.remote.authority, "back at the preferred API server");
