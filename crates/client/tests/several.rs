@@ -52,7 +52,12 @@ struct Server {
 
 impl Server {
     async fn start(name: &'static str, authority: &Authority, address: SocketAddr) -> Self {
-        let service = Arc::new(Named { name, heard: AtomicUsize::new(0), is_mute: AtomicBool::new(false), is_sick: AtomicBool::new(false) });
+        let service = Arc::new(Named {
+            name,
+            heard: AtomicUsize::new(0),
+            is_mute: AtomicBool::new(false),
+            is_sick: AtomicBool::new(false),
+        });
         let credential = authority.server(&Identity::new(name, &[]), &["127.0.0.1".into()]).unwrap();
         let listener = Listener::bind(address, &credential, authority.certificate_pem()).await.unwrap();
         let address = listener.address().unwrap();
