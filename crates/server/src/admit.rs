@@ -5,6 +5,7 @@ mod node;
 use api::status::Status;
 use serde_json::Value;
 
+use self::node::Claims;
 use crate::auth::User;
 use crate::kinds;
 use crate::registry::{ListOptions, Registry, Resource, Selection, Target, object as stored};
@@ -17,7 +18,7 @@ pub(crate) async fn create(
     resource: &Resource,
     tree: &mut Value,
 ) -> Result<(), Status> {
-    node::create(user, resource, tree)?;
+    node::create(user, resource, tree, &Claims::read(registry, user, resource).await?)?;
     if resource.kind.kind == "CertificateSigningRequest" {
         kinds::certificate_signing_request::sign_with_user(tree, user);
     }
@@ -33,9 +34,14 @@ pub(crate) async fn create(
     Ok(())
 }
 
+/// Reads what the admission of a change needs to know of other objects.
+pub(crate) async fn claims(registry: &Registry, user: &User, target: &Target) -> Result<Claims, Status> {
+    Claims::read(registry, user, &target.resource).await
+}
+
 /// Admits a changed object: old, new.
-pub(crate) fn update(user: &User, target: &Target, old: &Value, new: &Value) -> Result<(), Status> {
-    node::update(user, target, old, new)
+pub(crate) fn update(user: &User, target: &Target, old: &Value, new: &Value, claims: &Claims) -> Result<(), Status> {
+    node::update(user, target, old, new, claims)
 }
 
 /// Admits a deletion: the namespaces that the system lives in stay.

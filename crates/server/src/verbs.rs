@@ -191,8 +191,9 @@ pub(crate) async fn update(
         return Ok(render::one(StatusCode::CREATED, &resource, &entry, form, now()));
     }
     let user = call.user;
+    let claims = admit::claims(registry, &user, target).await?;
     let change = |old: &Value| {
-        admit::update(&user, target, old, &tree)?;
+        admit::update(&user, target, old, &tree, &claims)?;
         Ok(tree.clone())
     };
     let options = WriteOptions { dry_run };
@@ -217,6 +218,7 @@ pub(crate) async fn patch(
     let unknown = options::unknown(&call.query, "PatchOptions")?;
     let patch = Patch::read(&mut call).await?;
     let user = call.user;
+    let claims = admit::claims(registry, &user, target).await?;
     let warnings = std::sync::Mutex::new(Vec::new());
     let change = |old: &Value| {
         let mut served = old.clone();
@@ -227,7 +229,7 @@ pub(crate) async fn patch(
         *warnings.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = told;
         name(target, &mut new)?;
         complete(&resource, &mut new);
-        admit::update(&user, target, old, &new)?;
+        admit::update(&user, target, old, &new, &claims)?;
         Ok(new)
     };
     let options = WriteOptions { dry_run };

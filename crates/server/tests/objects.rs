@@ -363,3 +363,35 @@ async fn events_have_two_faces() {
     bench.delete(path).await.ok();
     assert_eq!(bench.get(path).await.ok()["items"], json!([]));
 }
+
+#[tokio::test]
+async fn a_node_says_only_ranges_that_it_claimed() {
+    let bench = Bench::ready().await;
+    let facts = json!({"metadata": {"name": "podling-cluster"}, "data": {"podCIDR": "10.42.0.0/16"}});
+    bench.post("/api/v1/namespaces/kube-system/configmaps", &facts).await.ok();
+    let ask = |method: &str, path: &str| bench.ask(method, path).by("system:node:n9", &["system:nodes"]);
+    let blocks = "/apis/coordination.k8s.io/v1/namespaces/podling-blocks/leases";
+    let lease = |name: &str, holder: &str| json!({"metadata": {"name": name}, "spec": {"holderIdentity": holder}});
+    for wide in ["10.42.0.0-16", "10.42.0.0-25", "10.42.0.1-26", "10.99.0.0-26"] {
+        assert_eq!(ask("POST", blocks).body(&lease(wide, "n9")).send().await.code, 403, "{wide}");
+    }
+    let node = |ranges: Value| json!({"metadata": {"name": "n9"}, "spec": {"podCIDRs": ranges}});
+    let nodes = "/api/v1/nodes";
+    assert_eq!(ask("POST", nodes).body(&node(json!(["10.42.0.64/26"]))).send().await.code, 403, "not claimed yet");
+    ask("POST", blocks).body(&lease("10.42.0.64-26", "n9")).send().await.ok();
+    bench.post(blocks, &lease("10.42.0.128-26", "other")).await.ok();
+    ask("POST", nodes).body(&node(json!(["10.42.0.64/26"]))).send().await.ok();
+    let more = |range: &str| json!({"spec": {"podCIDRs": ["10.42.0.64/26", range]}});
+    let own = "/api/v1/nodes/n9";
+    for foreign in ["10.42.0.128/26", "10.42.0.192/26", "10.42.0.0/16"] {
+        for path in [own.to_owned(), format!("{own}/status")] {
+            let answer = ask("PATCH", &path).patch("merge-patch+json", &more(foreign)).send().await;
+            assert_eq!(answer.code, 403, "{foreign} at {path}");
+        }
+    }
+    let put = json!({"metadata": {"name": "n9"}, "spec": {"podCIDRs": ["10.42.0.64/26", "10.42.0.128/26"]}});
+    assert_eq!(ask("PUT", own).body(&put).send().await.code, 403);
+    ask("POST", blocks).body(&lease("10.42.0.192-26", "n9")).send().await.ok();
+    let told = ask("PATCH", own).patch("merge-patch+json", &more("10.42.0.192/26")).send().await.ok();
+    assert_eq!(told["spec"]["podCIDRs"], json!(["10.42.0.64/26", "10.42.0.192/26"]));
+}

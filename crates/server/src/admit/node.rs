@@ -1,6 +1,7 @@
 //! What a node's agent may not say, though it may write the object: upstream's NodeRestriction.
 
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 
 use api::field::quote;
 use api::status::Status;
@@ -8,8 +9,12 @@ use serde_json::Value;
 
 use crate::auth::User;
 use crate::auth::node::BLOCKS;
-use crate::registry::{Resource, Target};
+use crate::auth::token::CLUSTER_FACTS;
+use crate::registry::{ListOptions, Registry, Resource, Selection, Target, object as stored};
 use crate::tree::{entries, items, text, text_at};
+
+/// A block has 64 addresses, unless the whole range has fewer.
+const PREFIX: u8 = 26;
 
 /// Labels of Kubernetes' own domains that a node says of itself.
 const OWN_LABELS: [&str; 14] = [
@@ -34,14 +39,80 @@ fn node_of(user: &User) -> Option<&str> {
     user.name.strip_prefix("system:node:").filter(|_| user.is_in("system:nodes"))
 }
 
+/// What the cluster knows of blocks of addresses, as far as a node's request needs it.
+#[derive(Default)]
+pub(crate) struct Claims {
+    /// The blocks that the asking node holds.
+    held: BTreeSet<String>,
+    /// The range of all blocks, once it is published.
+    range: Option<(Ipv4Addr, u8)>,
+}
+
+impl Claims {
+    /// Reads what a request for such an object needs; nothing for anybody but nodes.
+    pub(super) async fn read(registry: &Registry, user: &User, resource: &Resource) -> Result<Self, Status> {
+        let mut claims = Self::default();
+        let Some(node) = node_of(user) else { return Ok(claims) };
+        match resource.kind.kind {
+            "Node" => {
+                let leases = Selection::all(Resource::known("coordination.k8s.io", "leases"), Some(BLOCKS));
+                let page = registry.list(&leases, &ListOptions::ALL).await?;
+                let leases = page.entries.iter().map(|entry| stored::decode(entry));
+                let own = leases.filter(|lease| text_at(lease, &["spec", "holderIdentity"]) == node);
+                claims.held = own.map(|lease| text(&lease["metadata"], "name").to_owned()).collect();
+            }
+            "Lease" => {
+                let facts = Target::new(Resource::known("", "configmaps"), "kube-system", CLUSTER_FACTS);
+                let facts = registry.find(&facts).await?.map(|entry| stored::decode(&entry));
+                claims.range = facts.and_then(|facts| range(text_at(&facts, &["data", "podCIDR"]), '/'));
+            }
+            _ => {}
+        }
+        Ok(claims)
+    }
+
+    /// Whether a node may claim the block that a lease is named after: one of those into which the range is cut, so that no two overlap.
+    fn is_block(&self, name: &str) -> bool {
+        let Some((address, length)) = range(name, '-') else { return false };
+        let mask = |length: u8| u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0);
+        let address = u32::from(address);
+        let fits = match self.range {
+            Some((all, wide)) => length == wide.max(PREFIX) && address & mask(wide) == u32::from(all) & mask(wide),
+            // Only the server's own node comes before the range is published: others learn it there.
+            None => length >= PREFIX,
+        };
+        fits && address & !mask(length) == 0
+    }
+
+    /// The first range that a node would get without a claim.
+    fn unheld(&self, old: &Value, new: &Value) -> Option<String> {
+        let before = items(&old["spec"], "podCIDRs");
+        let added = items(&new["spec"], "podCIDRs").iter().filter(|range| !before.contains(range));
+        let name = |range: &Value| range.as_str().unwrap_or_default().replace('/', "-");
+        let wrong = added.into_iter().find(|range| !self.held.contains(&name(range)))?;
+        Some(wrong.as_str().unwrap_or_default().to_owned())
+    }
+}
+
+/// An address and a length of its prefix.
+fn range(text: &str, separator: char) -> Option<(Ipv4Addr, u8)> {
+    let (address, length) = text.split_once(separator)?;
+    let number: u8 = length.parse().ok().filter(|number| *number <= 32)?;
+    // One name for each block: no signs, no zeros in front.
+    (number.to_string() == length).then_some((address.parse().ok()?, number))
+}
+
 /// A new object.
-pub(super) fn create(user: &User, resource: &Resource, tree: &Value) -> Result<(), Status> {
+pub(super) fn create(user: &User, resource: &Resource, tree: &Value, claims: &Claims) -> Result<(), Status> {
     let Some(node) = node_of(user) else { return Ok(()) };
     let name = text(&tree["metadata"], "name");
     let refuse = |cause: String| Err(Status::forbidden(resource.named(), name, &cause));
     match resource.kind.kind {
         "Lease" if text(&tree["metadata"], "namespace") == BLOCKS => {
             let holder = text_at(tree, &["spec", "holderIdentity"]);
+            if holder == node && !claims.is_block(name) {
+                return refuse(format!("node {} is not allowed to claim what is no block", quote(node)));
+            }
             if holder == node {
                 return Ok(());
             }
@@ -52,15 +123,22 @@ pub(super) fn create(user: &User, resource: &Resource, tree: &Value) -> Result<(
             refuse(format!("node {} is not allowed to modify {kind} {}", quote(node), quote(name)))
         }
         "Node" => match forbidden_labels(&Value::Null, tree) {
-            labels if labels.is_empty() => Ok(()),
+            labels if labels.is_empty() => match claims.unheld(&Value::Null, tree) {
+                None => Ok(()),
+                Some(range) => refuse(unclaimed(node, &range)),
+            },
             labels => refuse(format!("node {} is not allowed to set the following labels: {labels}", quote(node))),
         },
         _ => Ok(()),
     }
 }
 
+fn unclaimed(node: &str, range: &str) -> String {
+    format!("node {} is not allowed to set the pod range {}, which it has not claimed", quote(node), quote(range))
+}
+
 /// A changed object.
-pub(super) fn update(user: &User, target: &Target, old: &Value, new: &Value) -> Result<(), Status> {
+pub(super) fn update(user: &User, target: &Target, old: &Value, new: &Value, claims: &Claims) -> Result<(), Status> {
     let Some(node) = node_of(user) else { return Ok(()) };
     let refuse = |cause: String| Err(Status::forbidden(target.resource.named(), &target.name, &cause));
     if target.resource.kind.kind == "Lease" && target.namespace == BLOCKS {
@@ -77,6 +155,9 @@ pub(super) fn update(user: &User, target: &Target, old: &Value, new: &Value) -> 
     }
     if items(&old["metadata"], "ownerReferences") != items(&new["metadata"], "ownerReferences") {
         return refuse(format!("node {} is not allowed to modify ownerReferences", quote(node)));
+    }
+    if let Some(range) = claims.unheld(old, new) {
+        return refuse(unclaimed(node, &range));
     }
     match forbidden_labels(old, new) {
         labels if labels.is_empty() => Ok(()),
@@ -116,7 +197,10 @@ mod tests {
             let old = json!({"metadata": {"name": "n", "labels": {"kubernetes.io/hostname": "n"}}, "spec": {}});
             let mut new = old.clone();
             change(&mut new);
-            update(&user, &target, &old, &new).err().map(|status| status.message).unwrap_or_default()
+            update(&user, &target, &old, &new, &Claims::default())
+                .err()
+                .map(|status| status.message)
+                .unwrap_or_default()
         };
         assert_eq!(wrong(&|_| ()), "");
         assert_eq!(wrong(&|node| node["metadata"]["labels"]["own"] = "x".into()), "");
@@ -132,14 +216,33 @@ mod tests {
     #[test]
     fn a_node_makes_only_what_is_its_own() {
         let user = User { name: "system:node:n".into(), groups: vec!["system:nodes".into()] };
+        let none = Claims::default();
         let lease = |holder: &str| json!({"metadata": {"namespace": BLOCKS, "name": "10.42.0.0-26"}, "spec": {"holderIdentity": holder}});
         let leases = Resource::known("coordination.k8s.io", "leases");
-        assert!(create(&user, &leases, &lease("n")).is_ok());
-        assert!(create(&user, &leases, &lease("m")).is_err());
+        assert!(create(&user, &leases, &lease("n"), &none).is_ok());
+        assert!(create(&user, &leases, &lease("m"), &none).is_err());
         let claim = Target::new(leases, BLOCKS, "10.42.0.0-26");
-        let touched = |old: &str, new: &str| update(&user, &claim, &lease(old), &lease(new)).is_ok();
+        let touched = |old: &str, new: &str| update(&user, &claim, &lease(old), &lease(new), &none).is_ok();
         assert!(touched("n", "n") && !touched("n", "m") && !touched("m", "n"), "a claim changes no hands");
         let node = json!({"metadata": {"name": "m"}});
-        assert!(create(&user, &Resource::known("", "nodes"), &node).is_err());
+        assert!(create(&user, &Resource::known("", "nodes"), &node, &none).is_err());
+    }
+
+    #[test]
+    fn blocks_are_those_of_the_range() {
+        let of = |all: &str| Claims { range: range(all, '/'), ..Claims::default() };
+        let wide = of("10.42.0.0/16");
+        assert!(wide.is_block("10.42.0.0-26") && wide.is_block("10.42.255.192-26"));
+        for wrong in
+            ["10.42.0.0-16", "10.42.0.0-25", "10.42.0.0-27", "10.42.0.1-26", "10.43.0.0-26", "10.42.0.0-026", "x"]
+        {
+            assert!(!wide.is_block(wrong), "{wrong}");
+        }
+        let small = of("10.42.0.0/28");
+        assert!(small.is_block("10.42.0.0-28") && !small.is_block("10.42.0.0-26") && !small.is_block("10.42.0.16-28"));
+        let unknown = Claims::default();
+        assert!(
+            unknown.is_block("10.42.0.0-26") && !unknown.is_block("10.42.0.0-16") && !unknown.is_block("0.0.0.0-0")
+        );
     }
 }

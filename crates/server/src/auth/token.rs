@@ -16,7 +16,7 @@ use crate::tree::{at, text, text_at};
 pub(super) const BOOTSTRAPPERS: &str = "system:bootstrappers";
 const TYPE: &str = "bootstrap.kubernetes.io/token";
 /// Where a joining node reads what it must know of the cluster.
-pub(super) const CLUSTER_FACTS: &str = "podling-cluster";
+pub(crate) const CLUSTER_FACTS: &str = "podling-cluster";
 
 /// Who shows the token in the request's headers; nobody without one.
 pub(crate) async fn bearer(registry: &Registry, headers: &HeaderMap) -> Result<Option<User>, Status> {
