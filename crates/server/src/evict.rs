@@ -4,11 +4,13 @@ use api::selector::LabelSelector;
 use api::status::Status;
 use http::Response;
 use serde_json::{Value, json};
+use store::Revision;
 use wire::Body;
 
 use crate::call::{Call, warn};
 use crate::registry::{
-    DeleteOptions, ListOptions, Registry, Resource, Selection, Target, Update, WriteOptions, now, object as stored,
+    DeleteOptions, ListOptions, Registry, Resource, Selection, TRIES, Target, Update, WriteOptions, now,
+    object as stored,
 };
 use crate::table::rfc3339;
 use crate::tree::{at, entries, integer, items, object, set, text, text_at};
@@ -40,12 +42,39 @@ pub(crate) async fn answer(registry: &Registry, mut call: Call, target: &Target)
 }
 
 async fn evict(registry: &Registry, target: &Target, asked: DeleteOptions) -> Result<(), Status> {
-    let entry = registry.get(target).await?;
-    let pod = stored::decode(&entry);
-    if is_out_of_service(&pod) {
-        return end(registry, target, asked).await;
+    let mut refusal = Status::modified(target.resource.named(), &target.name);
+    for _ in 0..TRIES {
+        let entry = registry.get(target).await?;
+        let pod = stored::decode(&entry);
+        if !is_out_of_service(&pod) {
+            return evict_running(registry, target, asked, &pod, entry.modified).await;
+        }
+        match end(registry, target, as_seen(&asked, &pod, entry.modified)).await {
+            // It changed, so it may run by now, and then its budgets count.
+            Err(status) if status.code == 409 && asked.resource_version.is_empty() => refusal = status,
+            ended => return ended,
+        }
     }
-    let budgets = budgets(registry, &pod).await?;
+    Err(refusal)
+}
+
+/// How to delete a pod whose budgets count for nothing: if it is yet to run, only as long as that is so.
+fn as_seen(asked: &DeleteOptions, pod: &Value, revision: Revision) -> DeleteOptions {
+    let mut options = asked.clone();
+    if options.resource_version.is_empty() && text(&pod["status"], "phase") == "Pending" && !is_ending(pod) {
+        options.resource_version = revision.to_string();
+    }
+    options
+}
+
+async fn evict_running(
+    registry: &Registry,
+    target: &Target,
+    asked: DeleteOptions,
+    pod: &Value,
+    revision: Revision,
+) -> Result<(), Status> {
+    let budgets = budgets(registry, pod).await?;
     let [budget] = &budgets[..] else {
         if budgets.is_empty() {
             return end(registry, target, asked).await;
@@ -55,13 +84,13 @@ async fn evict(registry: &Registry, target: &Target, asked: DeleteOptions) -> Re
         return Err(Status::failure(500, "", message));
     };
     let name = text(&budget["metadata"], "name").to_owned();
-    if !spares(&pod, budget) {
-        spend(registry, &pod, &name, asked.dry_run).await?;
+    if !spares(pod, budget) {
+        spend(registry, pod, &name, asked.dry_run).await?;
         return end(registry, target, asked).await;
     }
     // It counts for nothing as long as it is as it is.
     let is_conditional = !asked.resource_version.is_empty();
-    let unchanged = DeleteOptions { resource_version: entry.modified.to_string(), ..asked.clone() };
+    let unchanged = DeleteOptions { resource_version: revision.to_string(), ..asked.clone() };
     match end(registry, target, if is_conditional { asked } else { unchanged }).await {
         Err(status) if status.code == 409 && !is_conditional => Err(unseen(&name)),
         ended => ended,
@@ -70,8 +99,11 @@ async fn evict(registry: &Registry, target: &Target, asked: DeleteOptions) -> Re
 
 /// A pod whose end takes nothing from anybody.
 fn is_out_of_service(pod: &Value) -> bool {
-    ["Succeeded", "Failed", "Pending"].contains(&text(&pod["status"], "phase"))
-        || at(pod, &["metadata", "deletionTimestamp"]).is_some_and(|when| !when.is_null())
+    ["Succeeded", "Failed", "Pending"].contains(&text(&pod["status"], "phase")) || is_ending(pod)
+}
+
+fn is_ending(pod: &Value) -> bool {
+    at(pod, &["metadata", "deletionTimestamp"]).is_some_and(|when| !when.is_null())
 }
 
 /// Whether the budget need not be asked: the pod is not ready.
@@ -251,6 +283,19 @@ mod tests {
         assert!(!parsed.matches(&labels(&[("app", "web"), ("tier", "c")])));
         assert!(!parsed.matches(&labels(&[("app", "web"), ("tier", "a"), ("old", "")])));
         assert!(LabelSelector::from_object(&json!({})).unwrap().matches(&labels(&[])));
+    }
+
+    #[test]
+    fn who_is_yet_to_run_goes_only_as_seen() {
+        let version = |asked: &str, phase: &str, ending: Value| {
+            let asked = DeleteOptions { resource_version: asked.to_owned(), ..DeleteOptions::default() };
+            let pod = json!({"metadata": {"deletionTimestamp": ending}, "status": {"phase": phase}});
+            as_seen(&asked, &pod, Revision(7)).resource_version
+        };
+        assert_eq!(version("", "Pending", Value::Null), "7");
+        assert_eq!(version("5", "Pending", Value::Null), "5", "who evicts says which one is meant");
+        assert_eq!(version("", "Failed", Value::Null), "", "what has ended does not come back");
+        assert_eq!(version("", "Pending", json!("2026-01-01T00:00:00Z")), "");
     }
 
     #[test]

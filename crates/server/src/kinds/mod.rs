@@ -15,6 +15,7 @@ mod pod_disruption_budget;
 mod pod_template;
 mod priority_class;
 mod secret;
+mod selector;
 mod service;
 mod service_account;
 mod workload;

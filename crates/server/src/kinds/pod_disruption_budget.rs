@@ -3,7 +3,7 @@
 use api::field::{FieldError, Path};
 use serde_json::{Value, json};
 
-use super::Behaviour;
+use super::{Behaviour, selector};
 use crate::table::{Column, age_cell};
 use crate::tree::{integer, put, text};
 
@@ -18,8 +18,19 @@ pub(super) const BEHAVIOUR: Behaviour = Behaviour {
     },
     prepare_update: |new, old| put(new, "status", old.get("status").cloned()),
     prepare_status: |new, old| put(new, "spec", old.get("spec").cloned()),
-    validate,
-    validate_update: |new, _| validate(new),
+    validate: |budget| {
+        let mut errors = validate(budget);
+        selector::validate(&mut errors, &budget["spec"]["selector"], &Path::new("spec").child("selector"));
+        errors
+    },
+    validate_update: |new, old| {
+        let mut errors = validate(new);
+        // What was stored before selectors were checked may still be changed elsewhere.
+        if new["spec"]["selector"] != old["spec"]["selector"] {
+            selector::validate(&mut errors, &new["spec"]["selector"], &Path::new("spec").child("selector"));
+        }
+        errors
+    },
     validate_status: |new, _| status(new),
     columns: &[
         Column::NAME,
@@ -100,5 +111,21 @@ mod tests {
             assert_eq!(wrong(json!({"minAvailable": bad})), 1, "{bad}");
         }
         assert_eq!(wrong(json!({"unhealthyPodEvictionPolicy": "Never"})), 1);
+    }
+
+    #[test]
+    fn selectors_are_checked_when_they_change() {
+        let budget = |operator: &str, least: i64| {
+            let test = json!({"key": "k", "operator": operator});
+            json!({"spec": {"minAvailable": least, "selector": {"matchExpressions": [test]}}})
+        };
+        assert_eq!((BEHAVIOUR.validate)(&budget("Exists", 1)), []);
+        let wrong = (BEHAVIOUR.validate)(&budget("Like", 1));
+        assert_eq!(
+            api::field::join(&wrong),
+            "spec.selector.matchExpressions[0].operator: Invalid value: \"Like\": not a valid selector operator"
+        );
+        assert_eq!((BEHAVIOUR.validate_update)(&budget("Like", 1), &budget("Exists", 1)), wrong);
+        assert_eq!((BEHAVIOUR.validate_update)(&budget("Like", 2), &budget("Like", 1)), []);
     }
 }

@@ -9,12 +9,10 @@ use store::{Error, Op, Txn};
 
 use super::object::{decode, encode, unstored};
 use super::write::is_finished;
-use super::{ListOptions, Registry, Selection, Target, now};
+use super::{ListOptions, Registry, Selection, TRIES, Target, now};
 use crate::error;
 use crate::table::{rfc3339, timestamp};
 use crate::tree::{at, integer, items, object, put, remove, set, text, text_at};
-
-const TRIES: usize = 16;
 
 /// How to delete.
 #[derive(Clone, Debug, Default)]

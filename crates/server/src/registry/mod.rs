@@ -29,6 +29,9 @@ pub(crate) use select::{Selection, check_fields};
 pub(crate) use watch::{Feed, Item, WatchOptions};
 pub(crate) use write::{Update, WriteOptions, uid};
 
+/// How often a change is tried again when others change the object at the same time.
+pub(crate) const TRIES: usize = 16;
+
 /// How objects that are served in one version and stored in another go there and back.
 pub(crate) struct Conversion {
     pub(crate) to_storage: fn(&mut Value),

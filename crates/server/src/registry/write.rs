@@ -8,14 +8,12 @@ use serde_json::{Value, json};
 use store::{Error, Revision, Txn};
 
 use super::object::{decode, encode, set_revision, unstored};
-use super::{Registry, Resource, Target, now};
+use super::{Registry, Resource, TRIES, Target, now};
 use crate::error;
 use crate::kinds::{self, meta};
 use crate::table::rfc3339;
 use crate::tree::{at, fields, integer, items, object, put, remove, set, text, text_at};
 
-/// How often a change is tried again when others change the object at the same time.
-const TRIES: usize = 16;
 /// How often another name is made when the one made is taken.
 const NAMES: usize = 8;
 
