@@ -292,4 +292,19 @@ fn etcd_that_is_not_there_is_named() {
     assert!(refused.contains("authority"), "{refused}");
     let refused = lab.podling(1, &["server", "--detach", "--etcd-prefix", "/x"]).refused();
     assert!(refused.contains("--store etcd"), "{refused}");
+    assert!(!lab.data(1).exists(), "nothing was begun");
+
+    // What fails leaves nothing behind, and what is no backup is not said to be a damaged one.
+    let (data, other) = (lab.data(1).to_string_lossy().into_owned(), lab.path("other"));
+    let etcd = "etcd=http://127.0.0.1:2379";
+    let refused = lab.podling(1, &["store", "migrate", "--from", etcd, "--to", &data]).refused();
+    assert!(refused.contains("http://127.0.0.1:2379") && !lab.data(1).exists(), "{refused}");
+    std::fs::write(&other, "kind: Pod\nmetadata: {name: a}\n").expect("a file");
+    let refused = lab.podling(1, &["store", "restore", &other.to_string_lossy()]).refused();
+    assert!(refused.contains("is not a podling backup: `podling store backup` writes one"), "{refused}");
+    assert!(!refused.contains("damaged") && !lab.data(1).exists(), "{refused}");
+    let refused = lab.podling(1, &["up", "--node-ip", "9.9.9.9"]).refused();
+    let told = format!("--node-ip 9.9.9.9 is no address of this machine, which has {}", lab.address(1));
+    assert!(refused.contains(&told) && refused.contains("leave the option out"), "{refused}");
+    assert!(!lab.data(1).exists(), "nothing was begun");
 }

@@ -249,7 +249,9 @@ fn servers_that_are_others_are_told_apart() {
     assert!(told.contains("https://HOST:PORT"), "{told}");
     let told = join(&lab.server().replace("6443", "6444"), &token, &[]).refused();
     assert!(told.contains("cannot reach") && told.contains("refused"), "{told}");
-    assert!(!lab.data(2).join("cluster.json").exists(), "nothing was joined");
+    let told = join(&lab.server(), &token, &["--node-ip", "9.9.9.9"]).refused();
+    assert!(told.contains("--node-ip 9.9.9.9") && told.contains(&lab.address(2).to_string()), "{told}");
+    assert!(!lab.data(2).exists(), "nothing was joined, and nothing is left");
 
     // It joins, and is then led to a server of another cluster: it keeps away, and its pods run on.
     join(&lab.server(), &token, &[]).ok();

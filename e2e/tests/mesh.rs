@@ -134,6 +134,11 @@ fn why_one_pod_does_not_reach_another_is_said() {
     }
     assert!(why(1, "on-m2:8080").ok().contains("m1 reaches m2 by route through eth0, packets up to 1500"));
     assert!(why(2, "on-m2:8080").ok().contains("both are on node m2"));
+    // Options are taken on both sides of the verb.
+    lab.own(&["network", "-n", "default", "why", "on-m2", "on-m2:8080"]).ok();
+    lab.own(&["network", "why", "on-m2", "on-m2:8080", "-n", "default"]).ok();
+    let elsewhere = lab.own(&["network", "-n", "none", "why", "on-m2", "on-m2:8080"]).refused();
+    assert!(elsewhere.contains("\"on-m2\" not found"), "{elsewhere}");
     let ended = |from: usize, to: &str, told: &str| {
         let answer = why(from, to);
         assert!(answer.code == 1 && answer.stderr.contains(told), "no {told:?} in {answer}");

@@ -18,15 +18,14 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The options of `network`.
 #[derive(clap::Args, Debug)]
-#[command(args_conflicts_with_subcommands = true)]
 pub struct Options {
     #[command(subcommand)]
     question: Option<Question>,
     #[command(flatten)]
     connection: Connection,
-    /// A table, or a picture: dot, mermaid
-    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
-    output: Format,
+    /// A table, or a picture: dot, mermaid [default: table]
+    #[arg(short, long, value_name = "FORMAT")]
+    output: Option<Format>,
 }
 
 #[derive(clap::Subcommand, Debug)]
@@ -80,12 +79,14 @@ struct Way {
 
 /// Shows the ways.
 pub(crate) async fn run(options: Options) -> Result<(), Failure> {
-    if let Some(Question::Why(options)) = options.question {
-        return why::run(options).await;
-    }
     let session = options.connection.open()?;
+    match options.question {
+        Some(_) if options.output.is_some() => return Err(Failure::text("a walk is no picture: leave out --output")),
+        Some(Question::Why(question)) => return why::run(&session, &question).await,
+        None => {}
+    }
     let machines = machines(&session).await?;
-    let text = match options.output {
+    let text = match options.output.unwrap_or(Format::Table) {
         Format::Table => table(&machines),
         Format::Dot => dot(&machines),
         Format::Mermaid => mermaid(&machines),

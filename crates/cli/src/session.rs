@@ -24,13 +24,13 @@ pub(crate) const JSON: &str = "application/json";
 #[derive(clap::Args, Debug, Clone, Default)]
 pub(crate) struct Connection {
     /// Namespace to work in
-    #[arg(short, long, value_name = "NAME")]
+    #[arg(short, long, global = true, value_name = "NAME")]
     pub(crate) namespace: Option<String>,
     /// Context of the kubeconfig
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, global = true, value_name = "NAME")]
     pub(crate) context: Option<String>,
     /// Kubeconfig file
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE")]
     pub(crate) kubeconfig: Option<PathBuf>,
 }
 

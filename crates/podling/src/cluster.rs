@@ -189,16 +189,27 @@ impl Place {
 
     /// Removes what a cluster kept in its directory, and the directory if that was all.
     pub(crate) fn remove(&self) -> anyhow::Result<()> {
-        for path in ENTRIES.map(|name| self.file(name)) {
-            let is_directory = path.symlink_metadata().is_ok_and(|found| found.is_dir());
-            let remove = if is_directory { std::fs::remove_dir_all } else { std::fs::remove_file };
-            unless_missing(remove(&path)).with_context(|| format!("removing {}", path.display()))?;
-        }
+        self.clear()?;
         match std::fs::remove_dir(&self.data_dir) {
             // Somebody else's files, file system or link.
             Err(error) if matches!(error.kind(), DirectoryNotEmpty | ResourceBusy | NotADirectory) => Ok(()),
             removed => unless_missing(removed).with_context(|| format!("removing {}", self.data_dir.display())),
         }
+    }
+
+    /// Removes what a cluster kept in its directory.
+    pub(crate) fn clear(&self) -> anyhow::Result<()> {
+        for path in ENTRIES.map(|name| self.file(name)) {
+            let is_directory = path.symlink_metadata().is_ok_and(|found| found.is_dir());
+            let remove = if is_directory { std::fs::remove_dir_all } else { std::fs::remove_file };
+            unless_missing(remove(&path)).with_context(|| format!("removing {}", path.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Names the process that runs the cluster.
+    pub(crate) fn pid_file(&self) -> PathBuf {
+        self.file(PID)
     }
 
     /// A file of the cluster.
@@ -269,7 +280,7 @@ impl Place {
 
     /// Says that this process runs the cluster, for as long as it lives and keeps the answer.
     pub(crate) fn occupy(&self) -> anyhow::Result<File> {
-        let path = self.file(PID);
+        let path = self.pid_file();
         wire::authority::write_private(&path, format!("{}\n", std::process::id()).as_bytes())?;
         let doing = || format!("locking {}", path.display());
         let file = File::open(&path).with_context(doing)?;
@@ -280,13 +291,13 @@ impl Place {
     /// Says that no process runs the cluster any more.
     pub(crate) fn leave(&self, lock: File) {
         // One that is left lying says nothing: nobody holds its lock.
-        drop(std::fs::remove_file(self.file(PID)));
+        drop(std::fs::remove_file(self.pid_file()));
         drop(lock);
     }
 
     /// The process that runs the cluster, if one does. The lock tells: the number may have become another process's.
     pub(crate) fn process(&self) -> Option<i32> {
-        let mut file = File::open(self.file(PID)).ok()?;
+        let mut file = File::open(self.pid_file()).ok()?;
         match file.try_lock_shared() {
             Err(TryLockError::WouldBlock) => {}
             Ok(()) | Err(TryLockError::Error(_)) => return None,
@@ -350,6 +361,19 @@ pub(crate) fn images(place: &Place, registries: runtime::image::Registries) -> a
 /// A node's name, which becomes part of names everywhere: refused before anything is made for it.
 pub(crate) fn node_name(text: &str) -> Result<String, String> {
     api::name::dns_subdomain(text).into_iter().next().map_or_else(|| Ok(text.to_owned()), Err)
+}
+
+/// An address that the machine has: others would look for the node elsewhere.
+pub(crate) fn ensure_own(address: Ipv4Addr) -> anyhow::Result<()> {
+    let own = network::addresses().context("listing the machine's addresses")?;
+    if own.contains(&address) {
+        return Ok(());
+    }
+    let shown: Vec<String> = own.iter().filter(|own| !own.is_loopback()).map(ToString::to_string).collect();
+    bail!(
+        "--node-ip {address} is no address of this machine, which has {}: name one of these, or leave the option out",
+        if shown.is_empty() { "none but loopback".to_owned() } else { shown.join(", ") }
+    )
 }
 
 /// A fresh id: eight hexadecimal digits.
@@ -479,6 +503,6 @@ mod tests {
         drop(lock);
         assert_eq!(place.process(), None, "a number that a dead process left");
         place.leave(place.occupy().unwrap());
-        assert!(!place.file(PID).exists());
+        assert!(!place.pid_file().exists());
     }
 }

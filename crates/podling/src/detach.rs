@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 
+use crate::before::Before;
 use crate::cluster::Place;
 use crate::install;
 use crate::progress::Progress;
@@ -17,6 +18,11 @@ const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Starts the cluster's process in the background.
 pub(crate) fn run(place: &Place) -> anyhow::Result<()> {
+    let before = Before::of(place);
+    before.unless_done(place, start(place, &before))
+}
+
+fn start(place: &Place, before: &Before) -> anyhow::Result<()> {
     place.make()?;
     let log = place.file("podling.log");
     let file =
@@ -46,7 +52,8 @@ pub(crate) fn run(place: &Place) -> anyhow::Result<()> {
             let own = text.get(usize::try_from(length).unwrap_or(0)..).unwrap_or_default();
             let own = String::from_utf8_lossy(own);
             let last = own.lines().next_back().unwrap_or_default().trim_start_matches("error: ").to_owned();
-            bail!("{} (see {})", if last.is_empty() { status.to_string() } else { last }, log.display())
+            let see = if before.is_to_come_back(place) { String::new() } else { format!(" (see {})", log.display()) };
+            bail!("{}{see}", if last.is_empty() { status.to_string() } else { last })
         }
     }
 }

@@ -22,6 +22,7 @@ use wire::identity::Credential;
 use wire::keys::Keys;
 use wire::listen::{Listener, Reception, Strangers};
 
+use crate::before::Before;
 use crate::cluster::{self, Facts, Joined, Place, Role};
 use crate::progress::Progress;
 use crate::state::Home;
@@ -64,8 +65,9 @@ pub(crate) struct Options {
 
 /// Runs until the process is asked to end.
 pub(crate) fn run(options: Options, begun: Instant) -> anyhow::Result<()> {
-    let detached = options.detached;
-    block_on(Role::Node, detached, serve(options, begun))
+    let (detached, place) = (options.detached, options.place.clone());
+    let before = Before::of(&place);
+    before.unless_done(&place, block_on(Role::Node, detached, serve(options, begun)))
 }
 
 /// What a node has of its own.
@@ -82,6 +84,7 @@ async fn serve(mut options: Options, begun: Instant) -> anyhow::Result<()> {
     if options.token.is_none() {
         options.token = token_of_service()?;
     }
+    options.node_ip.map_or(Ok(()), cluster::ensure_own)?;
     let progress = Progress::of("joining");
     let place = options.place.clone();
     place.make()?;

@@ -7,6 +7,7 @@ macro_rules! say {
     };
 }
 
+mod before;
 mod cluster;
 mod demo;
 mod detach;

@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 use store::{Backup, Revision, Store};
 
 /// Renewed every two seconds by the server that runs the controllers.
 const LEASE: &str = "/leases/kube-system/podling-controllers";
 const LEASE_BEATS: Duration = Duration::from_secs(5);
 
+use crate::before::Before;
 use crate::cluster::{Place, absolute, unless_missing};
 use crate::progress::Progress;
 use crate::state::{Engine, Etcd, EtcdOptions, Home, Shared, ensure_idle};
@@ -85,12 +86,19 @@ pub(crate) fn run(options: Options) -> anyhow::Result<()> {
     runtime.block_on(async {
         match command {
             Command::Backup { file, at } => backup(&place, &file, at.map(Revision)).await,
-            Command::Restore { file, replace } => restore(&place, &file, replace).await,
+            Command::Restore { file, replace } => {
+                let before = Before::of(&place);
+                before.unless_done(&place, restore(&place, &file, replace).await)
+            }
             Command::Migrate { from: End::Directory(dir), to: End::Etcd(members), etcd } => {
-                to_etcd(&Place { data_dir: dir }, members, &etcd).await
+                let place = Place { data_dir: dir };
+                let before = Before::of(&place);
+                before.unless_done(&place, to_etcd(&place, members, &etcd).await)
             }
             Command::Migrate { from: End::Etcd(members), to: End::Directory(dir), etcd } => {
-                to_disk(&Place { data_dir: dir }, members, &etcd).await
+                let place = Place { data_dir: dir };
+                let before = Before::of(&place);
+                before.unless_done(&place, to_disk(&place, members, &etcd).await)
             }
             Command::Migrate { .. } => bail!("one end is a directory, the other etcd=…"),
             Command::Log => log(&place),
@@ -122,7 +130,10 @@ fn explain(error: store::Error, at: Option<Revision>) -> anyhow::Error {
 }
 
 async fn restore(place: &Place, file: &Path, replace: bool) -> anyhow::Result<()> {
-    let backup = Backup::read(file)?;
+    let backup = Backup::read(file).map_err(|error| match error {
+        store::Error::Unusable { what } => anyhow!("{what}: `podling store backup` writes one"),
+        error => error.into(),
+    })?;
     place.make()?;
     let lock = idle(place).await?;
     let known = place.facts()?;

@@ -1,7 +1,7 @@
 //! `podling up` and `podling server`: wires everything together in one process and runs it, with a node or without.
 
 use std::fs::File;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,6 +23,7 @@ use wire::identity::Credential;
 use wire::listen::{Listener, Strangers};
 use wire::{Identity, Service};
 
+use crate::before::Before;
 use crate::cluster::{self, Facts, Place, Role};
 use crate::door::Door;
 use crate::own::Own;
@@ -60,6 +61,9 @@ pub(crate) struct Options {
     /// Name of this node [default: the machine's name]
     #[arg(long, value_name = "NAME", value_parser = cluster::node_name)]
     node_name: Option<String>,
+    /// Address by which others reach this node [default: that of the default route's link, or the one it had before]
+    #[arg(long, value_name = "ADDR")]
+    node_ip: Option<Ipv4Addr>,
     /// File to write the kubeconfig into [default: merge it into ~/.kube/config as context podling]
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
@@ -121,8 +125,9 @@ impl Registries {
 
 /// Runs until the process is asked to end.
 pub(crate) fn run(options: Options, role: Role, begun: Instant) -> anyhow::Result<()> {
-    let detached = options.detached;
-    block_on(role, detached, serve(options, role, begun))
+    let (detached, place) = (options.detached, options.place.clone());
+    let before = Before::of(&place);
+    before.unless_done(&place, block_on(role, detached, serve(options, role, begun)))
 }
 
 /// Runs the work of a process that stays.
@@ -187,6 +192,7 @@ async fn open(place: &Place, options: &Options, role: Role) -> anyhow::Result<Op
 }
 
 async fn serve(options: Options, role: Role, begun: Instant) -> anyhow::Result<()> {
+    options.node_ip.map_or(Ok(()), cluster::ensure_own)?;
     let progress = Progress::of("starting");
     let place = options.place.clone();
     let Some(opened) = open(&place, &options, role).await? else { return Ok(()) };
@@ -392,6 +398,7 @@ fn facts(
     if let Some(name) = options.node_name.as_ref().filter(|name| **name != facts.node_name) {
         bail!("the node of the cluster in {} is called {}, not {name}", place.data_dir.display(), facts.node_name);
     }
+    facts.node_address = node_address(options, Some(facts.node_address))?;
     facts.listen = options.listen.unwrap_or(facts.listen);
     if !options.advertise.is_empty() {
         facts.advertise.clone_from(&options.advertise);
@@ -406,7 +413,7 @@ fn new_facts(options: &Options, role: Role, shared: Option<&(state::Shared, bool
         _ => cluster::new_id()?,
     };
     let node_name = options.node_name.clone().map_or_else(machine_name, Ok)?;
-    let node_address = network::node_address().context("finding the machine's address")?;
+    let node_address = node_address(options, None)?;
     let pod_cidr = match shared {
         Some((shared, _)) => shared.pod_cidr,
         None => options.pod_cidr.map_or_else(|| cluster::claim_free_range(&id), Ok)?,
@@ -415,6 +422,16 @@ fn new_facts(options: &Options, role: Role, shared: Option<&(state::Shared, bool
     let (kubeconfig, advertise, joined) = (None, Vec::new(), None);
     let (store, shared) = (Home::Disk, None);
     Ok(Facts { id, pod_cidr, node_name, node_address, listen, kubeconfig, role, advertise, joined, store, shared })
+}
+
+/// The node's address: the one it had, for as long as the machine has it.
+fn node_address(options: &Options, before: Option<Ipv4Addr>) -> anyhow::Result<Ipv4Addr> {
+    if let Some(address) = options.node_ip {
+        return Ok(address);
+    }
+    let own = network::addresses().context("listing the machine's addresses")?;
+    let chosen = before.filter(|address| own.contains(address));
+    chosen.map_or_else(|| network::node_address().context("finding the machine's address"), Ok)
 }
 
 pub(crate) fn machine_name() -> anyhow::Result<String> {

@@ -45,8 +45,12 @@ impl Backup {
     /// Reads a file that [`Backup::write`] has written.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] when it is no whole backup, [`Error::Failed`] when it cannot be read.
+    /// [`Error::Unusable`] when it is something else, [`Error::Corrupt`] when it is no whole backup, [`Error::Failed`] when it cannot be read.
     pub fn read(file: &Path) -> Result<Self> {
+        if !snapshot::is_one(file)? {
+            let what = format!("{} is not a podling backup", file.display());
+            return Err(Error::Unusable { what });
+        }
         let (revision, entries) = snapshot::read(file)?;
         Ok(Self { revision, entries: entries.into_iter().map(Arc::new).collect() })
     }
@@ -227,6 +231,13 @@ mod tests {
         bytes[9] ^= 1;
         fs::write(&file, bytes).expect("written");
         assert!(matches!(Backup::read(&file), Err(Error::Corrupt { .. })));
+        for other in ["", "pods", "kind: Pod\nmetadata: {}\n"] {
+            fs::write(&file, other).expect("written");
+            let told = Backup::read(&file).expect_err("no backup").to_string();
+            assert!(told.contains("is not a podling backup"), "{told}");
+        }
+        fs::write(&file, "podsnap\x01").expect("written");
+        assert!(matches!(Backup::read(&file), Err(Error::Corrupt { .. })), "cut off");
         assert!(matches!(Backup::read(&dir.path().join("none")), Err(Error::Failed { .. })));
     }
 }

@@ -266,7 +266,8 @@ async fn a_full_database_says_so() {
             break;
         }
     }
-    assert!(matches!(refused, Some(Error::Full { .. })), "{refused:?}");
+    let told = refused.as_ref().map(ToString::to_string).unwrap_or_default();
+    assert!(matches!(refused, Some(Error::Full { .. })) && told.contains("etcdctl alarm disarm"), "{refused:?}");
     assert!(value(&store, "/0").await.is_some(), "what is there can be read");
     let huge = put(&store, "/huge", &"x".repeat(2 << 20)).await;
     assert!(matches!(huge, Err(Error::TooLarge { .. })), "{huge:?}");

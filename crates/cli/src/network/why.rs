@@ -9,14 +9,12 @@ use serde_json::Value;
 use super::{Obstacle, Way, ask, obstacles, text, told, ways};
 use crate::failure::Failure;
 use crate::print;
-use crate::session::{Connection, Session};
+use crate::session::Session;
 use crate::target;
 
 /// The options of `network why`.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Options {
-    #[command(flatten)]
-    connection: Connection,
     /// The pod that asks: [NAMESPACE/]NAME
     #[arg(value_name = "POD")]
     from: String,
@@ -73,17 +71,16 @@ enum Mark {
 }
 
 /// Walks, and fails where the walk does.
-pub(crate) async fn run(options: Options) -> Result<(), Failure> {
-    let session = options.connection.open()?;
+pub(crate) async fn run(session: &Session, options: &Options) -> Result<(), Failure> {
     let (to, port) = match options.to.rsplit_once(':') {
         Some((name, port)) => (name, Some(port.parse().map_err(|_| Failure::text(format!("\"{port}\" is no port")))?)),
         None => (options.to.as_str(), None),
     };
-    let (from, to) = (pod(&session, &options.from).await?, pod(&session, to).await?);
+    let (from, to) = (pod(session, &options.from).await?, pod(session, to).await?);
     let port = port
         .or_else(|| declared(&to))
         .ok_or_else(|| Failure::text(format!("pod {} declares no port: name one as POD:PORT", api::meta::name(&to))))?;
-    let steps = walk(&facts(&session, from, to, port).await);
+    let steps = walk(&facts(session, from, to, port).await);
     print::out(&steps.iter().map(line).collect::<String>());
     match steps.last() {
         Some(last) if last.mark == Mark::Good => Ok(()),

@@ -216,9 +216,7 @@ fn fault(url: &str, status: &Status) -> Fault {
     match status.code() {
         Code::Unavailable if connect_error(status).is_some() => Fault::Passing(why()),
         Code::Unavailable if says("etcdserver: no leader") => Fault::Passing(why()),
-        Code::ResourceExhausted if says("database space exceeded") => {
-            Fault::Final(Error::Full { place: format!("in the database of etcd at {url}") })
-        }
+        Code::ResourceExhausted if says("database space exceeded") => Fault::Final(Error::Full { place: full(url) }),
         Code::ResourceExhausted if says("too many requests") => Fault::Passing(why()),
         Code::OutOfRange if says("has been compacted") => Fault::Final(Error::Compacted { oldest: Revision::EMPTY }),
         Code::InvalidArgument | Code::Unauthenticated | Code::PermissionDenied | Code::Unimplemented => {
@@ -226,6 +224,14 @@ fn fault(url: &str, status: &Status) -> Fault {
         }
         _ => Fault::Unknown(why()),
     }
+}
+
+/// A member at its quota refuses all that writes, even when there is space again, until somebody takes its alarm away.
+fn full(url: &str) -> String {
+    format!(
+        "in the database of etcd at {url}, which is at its quota: give it more (--quota-backend-bytes of etcd) or compact and \
+         defragment it (`etcdctl compact REVISION`, `etcdctl defrag`), then `etcdctl alarm disarm`"
+    )
 }
 
 fn connect_error(status: &Status) -> Option<&ConnectError> {
@@ -302,7 +308,9 @@ mod tests {
         assert!(matches!(read(Code::Unavailable, "etcdserver: request timed out"), Fault::Unknown(_)));
         assert!(matches!(read(Code::Unavailable, "etcdserver: leader changed"), Fault::Unknown(_)));
         let full = read(Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded");
-        assert!(matches!(full, Fault::Final(Error::Full { .. })));
+        let Fault::Final(full @ Error::Full { .. }) = full else { panic!("{full:?}") };
+        let (full, cures) = (full.to_string(), ["--quota-backend-bytes", "compact", "defrag", "alarm disarm"]);
+        assert!(full.contains("etcd at x,") && cures.iter().all(|cure| full.contains(cure)), "{full}");
         let gone = read(Code::OutOfRange, "etcdserver: mvcc: required revision has been compacted");
         assert!(matches!(gone, Fault::Final(Error::Compacted { .. })));
         let denied = read(Code::PermissionDenied, "etcdserver: permission denied");

@@ -4,7 +4,7 @@
 //! covers are removed.
 
 use std::fs::{self, File};
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -82,6 +82,15 @@ pub(crate) fn read(path: &Path) -> Result<(Revision, Vec<Entry>)> {
     let bytes = fs::read(path).map_err(Error::failed(format!("reading {}", path.display())))?;
     let corrupt = |(offset, what): (u64, &str)| Error::Corrupt { file: path.to_owned(), offset, what: what.to_owned() };
     parse(Bytes::from(bytes)).map_err(corrupt)
+}
+
+/// Whether a file begins as one that [`write_file`] has written, of whatever version.
+pub(crate) fn is_one(path: &Path) -> Result<bool> {
+    let mut begin = Vec::new();
+    let kind = &MAGIC[..MAGIC.len() - 1];
+    let read = fs::File::open(path).and_then(|file| file.take(kind.len() as u64).read_to_end(&mut begin));
+    read.map_err(Error::failed(format!("reading {}", path.display())))?;
+    Ok(begin == kind)
 }
 
 fn parse(bytes: Bytes) -> std::result::Result<(Revision, Vec<Entry>), (u64, &'static str)> {
