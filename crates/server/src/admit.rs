@@ -1,5 +1,6 @@
 //! Admission: what a new object may be said no to for, and what it gets beyond its defaults, because of other objects.
 
+mod address;
 mod node;
 
 use api::status::Status;
@@ -8,7 +9,7 @@ use serde_json::Value;
 use self::node::Claims;
 use crate::auth::User;
 use crate::kinds;
-use crate::registry::{ListOptions, Registry, Resource, Selection, Target, object as stored};
+use crate::registry::{ListOptions, Registry, Resource, Selection, Target, Update, Written, object as stored};
 use crate::tree::{integer, is_set, items, object, set, text};
 
 /// Admits a new object.
@@ -18,7 +19,7 @@ pub(crate) async fn create(
     resource: &Resource,
     tree: &mut Value,
 ) -> Result<(), Status> {
-    node::create(user, resource, tree, &Claims::read(registry, user, resource).await?)?;
+    node::create(registry, user, resource, tree).await?;
     if resource.kind.kind == "CertificateSigningRequest" {
         kinds::certificate_signing_request::sign_with_user(tree, user);
     }
@@ -42,6 +43,19 @@ pub(crate) async fn claims(registry: &Registry, user: &User, target: &Target) ->
 /// Admits a changed object: old, new.
 pub(crate) fn update(user: &User, target: &Target, old: &Value, new: &Value, claims: &Claims) -> Result<(), Status> {
     node::update(user, target, old, new, claims)
+}
+
+/// Writes a change that asks for admission with these claims.
+pub(crate) async fn write(
+    registry: &Registry,
+    user: &User,
+    claims: &Claims,
+    update: &Update<'_>,
+) -> Result<Written, Status> {
+    match registry.update(update).await {
+        Err(_) if claims.learn(registry, user).await? => registry.update(update).await,
+        written => written,
+    }
 }
 
 /// Admits a deletion: the namespaces that the system lives in stay.

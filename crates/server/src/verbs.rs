@@ -198,7 +198,7 @@ pub(crate) async fn update(
     };
     let options = WriteOptions { dry_run };
     let update = Update { target, subresource: part, change: &change, uid_is_precondition: true, options };
-    let written = registry.update(&update).await?;
+    let written = admit::write(registry, &user, &claims, &update).await?;
     let mut response = render::one(StatusCode::OK, &resource, &written.entry, form, now());
     warn(&mut response, &warnings);
     Ok(response)
@@ -234,7 +234,7 @@ pub(crate) async fn patch(
     };
     let options = WriteOptions { dry_run };
     let update = Update { target, subresource: part, change: &change, uid_is_precondition: false, options };
-    let written = registry.update(&update).await?;
+    let written = admit::write(registry, &user, &claims, &update).await?;
     let mut response = render::one(StatusCode::OK, &resource, &written.entry, form, now());
     warn(&mut response, &warnings.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner));
     Ok(response)

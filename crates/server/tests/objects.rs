@@ -395,3 +395,39 @@ async fn a_node_says_only_ranges_that_it_claimed() {
     let told = ask("PATCH", own).patch("merge-patch+json", &more("10.42.0.192/26")).send().await.ok();
     assert_eq!(told["spec"]["podCIDRs"], json!(["10.42.0.64/26", "10.42.0.192/26"]));
 }
+
+#[tokio::test]
+async fn a_node_says_no_address_of_another_that_is_ready() {
+    let bench = Bench::ready().await;
+    let ask = |node: &str, method: &str, path: &str| {
+        bench.ask(method, path).by(&format!("system:node:{node}"), &["system:nodes"])
+    };
+    let status = |address: &str, ready: &str| {
+        json!({"status": {"addresses": [{"type": "InternalIP", "address": address}],
+            "conditions": [{"type": "Ready", "status": ready}]}})
+    };
+    let node = |name: &str, address: &str| {
+        let mut node = status(address, "True");
+        node["metadata"] = json!({"name": name});
+        node
+    };
+    let nodes = "/api/v1/nodes";
+    ask("a", "POST", nodes).body(&node("a", "10.0.0.1")).send().await.ok();
+    let refusal = ask("b", "POST", nodes).body(&node("b", "10.0.0.1")).send().await.refusal();
+    assert_eq!(
+        refusal,
+        r#"403 Forbidden nodes "b" is forbidden: node "b" is not allowed to set the address "10.0.0.1", which node "a" has as long as it is ready"#
+    );
+    ask("b", "POST", nodes).body(&node("b", "10.0.0.2")).send().await.ok();
+    let own = "/api/v1/nodes/b/status";
+    for kind in ["merge-patch+json", "strategic-merge-patch+json"] {
+        let answer = ask("b", "PATCH", own).patch(kind, &status("10.0.0.1", "True")).send().await;
+        assert_eq!(answer.code, 403, "{kind}");
+    }
+    assert_eq!(ask("b", "PUT", own).body(&node("b", "10.0.0.1")).send().await.code, 403);
+    let moved = ask("b", "PATCH", own).patch("merge-patch+json", &status("10.0.0.3", "True")).send().await.ok();
+    assert_eq!(moved["status"]["addresses"][0]["address"], "10.0.0.3", "to where nobody is");
+    let lost = bench.ask("PATCH", "/api/v1/nodes/a/status").patch("merge-patch+json", &status("10.0.0.1", "Unknown"));
+    lost.send().await.ok();
+    ask("b", "PATCH", own).patch("merge-patch+json", &status("10.0.0.1", "True")).send().await.ok();
+}

@@ -7,6 +7,7 @@ use api::field::quote;
 use api::status::Status;
 use serde_json::Value;
 
+use super::address::Addresses;
 use crate::auth::User;
 use crate::auth::node::BLOCKS;
 use crate::auth::token::CLUSTER_FACTS;
@@ -39,13 +40,15 @@ fn node_of(user: &User) -> Option<&str> {
     user.name.strip_prefix("system:node:").filter(|_| user.is_in("system:nodes"))
 }
 
-/// What the cluster knows of blocks of addresses, as far as a node's request needs it.
+/// What the cluster knows of addresses and blocks of them, as far as a node's request needs it.
 #[derive(Default)]
 pub(crate) struct Claims {
     /// The blocks that the asking node holds.
     held: BTreeSet<String>,
     /// The range of all blocks, once it is published.
     range: Option<(Ipv4Addr, u8)>,
+    /// Those by which the other nodes are reached.
+    addresses: Addresses,
 }
 
 impl Claims {
@@ -71,6 +74,12 @@ impl Claims {
         Ok(claims)
     }
 
+    /// Reads what a refused request needs beyond that, if it was refused for it.
+    pub(super) async fn learn(&self, registry: &Registry, user: &User) -> Result<bool, Status> {
+        let Some(node) = node_of(user).filter(|_| self.addresses.are_missing()) else { return Ok(false) };
+        self.addresses.learn(registry, node).await.map(|()| true)
+    }
+
     /// Whether a node may claim the block that a lease is named after: one of those into which the range is cut, so that no two overlap.
     fn is_block(&self, name: &str) -> bool {
         let Some((address, length)) = range(name, '-') else { return false };
@@ -82,6 +91,12 @@ impl Claims {
             None => length >= PREFIX,
         };
         fits && address & !mask(length) == 0
+    }
+
+    /// Why a node may not say the ranges and addresses that are new.
+    fn refusal(&self, node: &str, old: &Value, new: &Value) -> Option<String> {
+        let range = self.unheld(old, new).map(|range| unclaimed(node, &range));
+        range.or_else(|| self.addresses.refusal(node, old, new))
     }
 
     /// The first range that a node would get without a claim.
@@ -102,8 +117,17 @@ fn range(text: &str, separator: char) -> Option<(Ipv4Addr, u8)> {
     (number.to_string() == length).then_some((address.parse().ok()?, number))
 }
 
+/// Admits a new object.
+pub(super) async fn create(registry: &Registry, user: &User, resource: &Resource, tree: &Value) -> Result<(), Status> {
+    let claims = Claims::read(registry, user, resource).await?;
+    match check_new(user, resource, tree, &claims) {
+        Err(_) if claims.learn(registry, user).await? => check_new(user, resource, tree, &claims),
+        answer => answer,
+    }
+}
+
 /// A new object.
-pub(super) fn create(user: &User, resource: &Resource, tree: &Value, claims: &Claims) -> Result<(), Status> {
+fn check_new(user: &User, resource: &Resource, tree: &Value, claims: &Claims) -> Result<(), Status> {
     let Some(node) = node_of(user) else { return Ok(()) };
     let name = text(&tree["metadata"], "name");
     let refuse = |cause: String| Err(Status::forbidden(resource.named(), name, &cause));
@@ -123,9 +147,9 @@ pub(super) fn create(user: &User, resource: &Resource, tree: &Value, claims: &Cl
             refuse(format!("node {} is not allowed to modify {kind} {}", quote(node), quote(name)))
         }
         "Node" => match forbidden_labels(&Value::Null, tree) {
-            labels if labels.is_empty() => match claims.unheld(&Value::Null, tree) {
+            labels if labels.is_empty() => match claims.refusal(node, &Value::Null, tree) {
                 None => Ok(()),
-                Some(range) => refuse(unclaimed(node, &range)),
+                Some(cause) => refuse(cause),
             },
             labels => refuse(format!("node {} is not allowed to set the following labels: {labels}", quote(node))),
         },
@@ -156,8 +180,8 @@ pub(super) fn update(user: &User, target: &Target, old: &Value, new: &Value, cla
     if items(&old["metadata"], "ownerReferences") != items(&new["metadata"], "ownerReferences") {
         return refuse(format!("node {} is not allowed to modify ownerReferences", quote(node)));
     }
-    if let Some(range) = claims.unheld(old, new) {
-        return refuse(unclaimed(node, &range));
+    if let Some(cause) = claims.refusal(node, old, new) {
+        return refuse(cause);
     }
     match forbidden_labels(old, new) {
         labels if labels.is_empty() => Ok(()),
@@ -219,13 +243,13 @@ mod tests {
         let none = Claims::default();
         let lease = |holder: &str| json!({"metadata": {"namespace": BLOCKS, "name": "10.42.0.0-26"}, "spec": {"holderIdentity": holder}});
         let leases = Resource::known("coordination.k8s.io", "leases");
-        assert!(create(&user, &leases, &lease("n"), &none).is_ok());
-        assert!(create(&user, &leases, &lease("m"), &none).is_err());
+        assert!(check_new(&user, &leases, &lease("n"), &none).is_ok());
+        assert!(check_new(&user, &leases, &lease("m"), &none).is_err());
         let claim = Target::new(leases, BLOCKS, "10.42.0.0-26");
         let touched = |old: &str, new: &str| update(&user, &claim, &lease(old), &lease(new), &none).is_ok();
         assert!(touched("n", "n") && !touched("n", "m") && !touched("m", "n"), "a claim changes no hands");
         let node = json!({"metadata": {"name": "m"}});
-        assert!(create(&user, &Resource::known("", "nodes"), &node, &none).is_err());
+        assert!(check_new(&user, &Resource::known("", "nodes"), &node, &none).is_err());
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub(crate) use list::{At, ListOptions, Page};
 pub(crate) use object::Change;
 pub(crate) use select::{Selection, check_fields};
 pub(crate) use watch::{Feed, Item, WatchOptions};
-pub(crate) use write::{Update, WriteOptions, uid};
+pub(crate) use write::{Update, WriteOptions, Written, uid};
 
 /// How often a change is tried again when others change the object at the same time.
 pub(crate) const TRIES: usize = 16;
