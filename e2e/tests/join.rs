@@ -412,6 +412,112 @@ fn a_node_that_knows_several_servers_needs_only_one() {
     assert!(gone.contains("has left"), "{gone}");
 }
 
+#[test]
+fn a_range_that_is_used_otherwise_is_refused() {
+    let Some(lab) = lab(2) else { return };
+    let lan = format!("{}/24", lab.address(1));
+    let own = lab.podling(1, &["server", "--detach", "--pod-cidr", &lan]).refused();
+    assert!(own.contains("this machine reaches") && own.contains("another --pod-cidr"), "{own}");
+    lab.serve("server", &["--pod-cidr", "10.200.0.0/16"]);
+    lab.on(2, "ip".as_ref(), &["addr", "add", "10.200.5.1/24", "dev", "eth0"]).ok();
+    let token = lab.token(&["--uses", "1"]);
+    let told = lab.join(2, &token, &[]).refused();
+    assert!(told.contains("10.200.0.0/16") && told.contains("this machine reaches 10.200.5."), "{told}");
+    assert!(!lab.data(2).exists(), "nothing is left");
+    // The cure that is named helps, and the token was not used up.
+    lab.on(2, "ip".as_ref(), &["addr", "del", "10.200.5.1/24", "dev", "eth0"]).ok();
+    lab.join(2, &token, &[]).ok();
+}
+
+#[test]
+fn a_full_range_is_told_and_goes_on_when_there_is_room() {
+    let Some(lab) = lab(3) else { return };
+    // One block of eight addresses for the whole cluster.
+    lab.serve("server", &["--pod-cidr", "10.201.0.0/29"]);
+    let token = lab.token(&[]);
+    lab.join(2, &token, &[]).ok();
+    let full = "all 1 blocks of 10.201.0.0/29 are taken: delete nodes that are gone";
+    let told = lab.join(3, &token, &[]).refused();
+    assert!(told.contains(full) && told.contains("larger --pod-cidr"), "{told}");
+
+    // Pods that get no address wait, and say why.
+    lab.import_busybox(2);
+    for number in 0..9 {
+        let name = format!("p{number}");
+        let words = ["run", &name, "--image=busybox", "--", "sleep", "1000"];
+        lab.kubectl(&words).ok();
+    }
+    let field = "--field-selector=reason=FailedCreatePodSandBox";
+    let waiting = e2e::until("an event that names the cure", || {
+        let path = "jsonpath={range .items[*]}{.involvedObject.name} {.message}{\"\\n\"}{end}";
+        let events = lab.kubectl(&["get", "events", field, "-o", path]).ok();
+        let line = events.lines().find(|line| line.contains(full))?;
+        line.split(' ').next().map(str::to_owned)
+    });
+    let running = |name: &str| lab.kubectl(&["get", "pod", name, "-o", "jsonpath={.status.phase}"]).ok() == "Running";
+    assert!(!running(&waiting), "{waiting} has no address");
+    let others: Vec<String> = (0..9).map(|number| format!("p{number}")).filter(|name| *name != waiting).collect();
+    let words: Vec<&str> =
+        ["delete", "pod", "--grace-period=0", "--force"].into_iter().chain(others.iter().map(String::as_str)).collect();
+    lab.kubectl(&words).ok();
+    lab.kubectl(&["wait", "--for=condition=Ready", &format!("pod/{waiting}"), WAIT]).ok();
+
+    // The node that has the block leaves, and the other goes on with it.
+    lab.podling(2, &["leave"]).ok();
+    let joined = lab.podling(3, &["join", "--detach"]).ok();
+    assert!(joined.starts_with("node m3 is Ready"), "{joined}");
+    let range = lab.kubectl(&["get", "node", "m3", "-o", "jsonpath={.spec.podCIDR}"]).ok();
+    assert_eq!(range, "10.201.0.0/29");
+}
+
+#[test]
+fn half_of_the_nodes_are_cut_off_and_come_back() {
+    let Some(lab) = e2e::can_run().then(|| Lab::with_far(2, 2)).flatten() else { return };
+    lab.serve("up", &["--node-grace", "3s"]);
+    let token = lab.token(&[]);
+    for number in 1..=4 {
+        if number > 1 {
+            lab.join(number, &token, &[]).ok();
+        }
+        lab.import_busybox(number);
+        pod(&lab, &format!("m{number}"));
+    }
+    lab.kubectl(&["wait", "--for=condition=Ready", "pod", "--all", WAIT]).ok();
+    let path =
+        "jsonpath={range .items[*]}{.metadata.name} {.status.podIP} {.status.containerStatuses[0].containerID};{end}";
+    let identities = || lab.kubectl(&["get", "pods", "-o", path]).ok();
+    let before = identities();
+    let addresses: Vec<&str> = before.split(';').filter_map(|pod| pod.split(' ').nth(1)).collect();
+    let reaches = |from: usize, to: usize| {
+        let url = format!("http://{}:8080/note", addresses[to - 1]);
+        e2e::until("an answer", || {
+            let read = lab.on(from, "curl".as_ref(), &["--silent", "--max-time", "2", &url]);
+            (read.stdout == format!("m{to}\n")).then_some(())
+        });
+    };
+    let router = lab.machine(3).wire().router();
+    router.run("nft add table ip cut").expect("a table");
+    router
+        .run("nft add chain ip cut forward { type filter hook forward priority 0 ; policy drop ; }")
+        .expect("a chain");
+    for node in ["m3", "m4"] {
+        lab.kubectl(&["wait", "--for=condition=Ready=Unknown", &format!("node/{node}"), WAIT]).ok();
+    }
+    // Each half goes on, also the one without a server.
+    for (from, to) in [(1, 2), (2, 1), (3, 4), (4, 3)] {
+        reaches(from, to);
+    }
+    router.run("nft delete table ip cut").expect("healed");
+    for node in ["m3", "m4"] {
+        lab.kubectl(&["wait", "--for=condition=Ready", &format!("node/{node}"), WAIT]).ok();
+    }
+    for (from, to) in [(1, 3), (3, 1), (2, 4), (4, 2)] {
+        reaches(from, to);
+    }
+    assert_eq!(identities(), before, "nothing was run twice");
+    streams_work(&lab, "m4");
+}
+
 /// The first line that kubectl prints.
 fn first_of(lab: &Lab, words: &[&str]) -> String {
     let mut child = lab.start_kubectl(words);

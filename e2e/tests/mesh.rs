@@ -240,6 +240,14 @@ fn who_was_cut_off_comes_back_and_losses_are_borne() {
     lab.kubectl(&["wait", "--for=condition=Ready", "node/m3", WAIT]).ok();
     reaches(&lab, 1, 3);
     reaches(&lab, 3, 2);
+    match lab.machine(3).impair(Some("delay 30ms 10ms")) {
+        Ok(()) => {
+            reaches(&lab, 1, 3);
+            reaches(&lab, 3, 1);
+            lab.machine(3).impair(None).expect("no delay");
+        }
+        Err(error) => eprintln!("SKIPPED: delay between nodes: {error}"),
+    }
     // One packet in twenty is lost on the way to the third machine and back.
     for line in [
         "add table ip loss",

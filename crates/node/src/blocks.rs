@@ -99,7 +99,12 @@ impl Blocks {
                 Err(error) => return Err(error.into()),
             };
         }
-        let full = format!("all {} blocks of {} are taken: delete nodes that are gone", taken.len(), self.range);
+        let full = format!(
+            "all {} blocks of {} are taken: delete nodes that are gone (`kubectl delete node`) or pods that are not needed, or make the \
+             cluster anew with a larger --pod-cidr",
+            taken.len(),
+            self.range
+        );
         Err(Error::failed("claiming a block of addresses", full))
     }
 

@@ -409,6 +409,19 @@ fn claims() -> impl Iterator<Item = Ipv4Net> {
     clusters.filter_map(|cluster| std::fs::read_to_string(cluster.path().join("range")).ok()?.parse().ok())
 }
 
+/// A range that this machine uses otherwise would make one of the two unreachable.
+pub(crate) fn ensure_free(range: Ipv4Net) -> anyhow::Result<()> {
+    let used = network::used_ranges().context("reading the machine's routes")?;
+    let overlaps = |other: &&Ipv4Net| other.contains(&range.network()) || range.contains(&other.network());
+    match used.iter().find(overlaps) {
+        Some(other) => bail!(
+            "the cluster's pods have addresses of {range}, but this machine reaches {other} otherwise: the cluster needs \
+             another --pod-cidr, or this machine another network"
+        ),
+        None => Ok(()),
+    }
+}
+
 /// The first range of 65 536 addresses that nothing on this machine uses.
 fn free_range() -> anyhow::Result<Ipv4Net> {
     let mut used = network::used_ranges().context("reading the machine's routes")?;

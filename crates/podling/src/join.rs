@@ -235,7 +235,7 @@ async fn enter(place: &Place, options: &Options) -> anyhow::Result<Facts> {
     enroll::compare_clocks(&client, &server, token).await?;
     let told = enroll::facts(&client, Some(token)).await?;
     let pod_cidr: Ipv4Net = told["podCIDR"].as_str().unwrap_or_default().parse().context("the cluster's range")?;
-    check_range(pod_cidr)?;
+    cluster::ensure_free(pod_cidr)?;
     let credential = enroll::certificate(&client, &node_name, Usage::Client, &[], Some(token)).await?;
     let node_address = options.node_ip.map_or_else(|| address_towards(&servers), Ok)?;
     let joined = Joined {
@@ -263,19 +263,6 @@ async fn enter(place: &Place, options: &Options) -> anyhow::Result<Facts> {
     enroll::write(&pki.join(OWN), &credential)?;
     place.keep(&facts)?;
     Ok(facts)
-}
-
-/// A range that this machine uses otherwise would make one of the two unreachable.
-fn check_range(range: Ipv4Net) -> anyhow::Result<()> {
-    let used = network::used_ranges().context("reading the machine's routes")?;
-    let overlaps = |other: &&Ipv4Net| other.contains(&range.network()) || range.contains(&other.network());
-    match used.iter().find(overlaps) {
-        Some(other) => bail!(
-            "the cluster's pods have addresses of {range}, but this machine reaches {other} otherwise: the cluster needs \
-             another --pod-cidr, or this machine another network"
-        ),
-        None => Ok(()),
-    }
 }
 
 /// The address of this machine on its way to the first of the servers whose name means something.

@@ -178,6 +178,9 @@ async fn open(place: &Place, options: &Options, role: Role) -> anyhow::Result<Op
         store = state::open(place, &home, used.is_some()) => store?,
     };
     let lock = place.occupy()?;
+    if let Some(range) = options.pod_cidr.filter(|_| known.is_none()) {
+        cluster::ensure_free(range)?;
+    }
     let shared = state::share(&*store, &home, place, known.as_ref(), options.pod_cidr).await?;
     let is_new = known.is_none();
     let facts = Facts { store: home, ..facts(place, known, options, role, shared.as_ref())? };
