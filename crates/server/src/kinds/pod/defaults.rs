@@ -78,10 +78,6 @@ pub(super) fn pod_spec(spec: &mut Value) {
     for item in items_mut(spec, "volumes") {
         volume(item);
     }
-    for item in items_mut(spec, "topologySpreadConstraints") {
-        default_text(item, "nodeAffinityPolicy", "Honor");
-        default_text(item, "nodeTaintsPolicy", "Ignore");
-    }
 }
 
 /// `serviceAccount` is the old name of `serviceAccountName`; each stands in for the other.

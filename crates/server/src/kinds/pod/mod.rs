@@ -5,6 +5,7 @@ mod columns;
 mod container;
 mod defaults;
 mod resources;
+mod spread;
 mod unsupported;
 mod update;
 mod validate;
@@ -14,7 +15,7 @@ mod warnings;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{Behaviour, check};
+use super::{Behaviour, check, selector};
 use crate::tree::{at, default, integer, is_set, items, object, present, put, set, text};
 
 pub(super) const BEHAVIOUR: Behaviour = Behaviour {
@@ -76,6 +77,10 @@ pub(crate) fn fill_spec(spec: &mut Value) {
 }
 
 fn prepare_create(pod: &mut Value, now: Timestamp) {
+    let labels = pod["metadata"]["labels"].clone();
+    for rule in affinity::terms_mut(&mut pod["spec"]) {
+        selector::narrow(rule, &labels);
+    }
     let class = defaults::qos_class(&pod["spec"]);
     let mut status = json!({"phase": "Pending", "qosClass": class});
     if !items(&pod["spec"], "schedulingGates").is_empty() {

@@ -6,7 +6,7 @@ use api::field::{FieldError, Path};
 use serde_json::Value;
 
 use super::container::{self, Surroundings};
-use super::{affinity, resources, volume};
+use super::{affinity, resources, spread, volume};
 use crate::kinds::check::{self, one_of, report, report_number};
 use crate::kinds::meta;
 use crate::tree::{entries, integer, is_set, items, present, text};
@@ -53,6 +53,7 @@ pub(super) fn validate_spec(errors: &mut Vec<FieldError>, spec: &Value, path: &P
     }
     dns(errors, spec, &path.child("dnsConfig"));
     gates(errors, spec, path);
+    spread::validate(errors, spec, &path.child("topologySpreadConstraints"));
     own_users(errors, spec, path, &around);
     hostname_override(errors, spec, path);
     name(errors, spec, path, "serviceAccountName", check::dns_subdomain);

@@ -7,7 +7,7 @@ use api::quantity::Quantity;
 use serde_json::Value;
 
 use super::defaults::plain;
-use crate::tree::{at, entries, integer, items, text};
+use crate::tree::{at, entries, integer, items, present, text};
 
 /// Labels of nodes that have newer names.
 const OLD_LABELS: [(&str, &str); 8] = [
@@ -32,6 +32,7 @@ pub(super) fn of(pod: &Value) -> Vec<String> {
         let old = OLD_LABELS.iter().find(|(label, _)| label == key);
         found.extend(old.map(|(label, message)| format!("spec.nodeSelector[{label}]: {message}")));
     }
+    unselective(&mut found, items(spec, "topologySpreadConstraints"), "spec.topologySpreadConstraints");
     twice(&mut found, spec);
     let containers: Vec<_> = ["initContainers", "containers"]
         .into_iter()
@@ -44,7 +45,31 @@ pub(super) fn of(pod: &Value) -> Vec<String> {
         hidden_variables(&mut found, container, path);
     }
     ports(&mut found, &containers);
+    for name in ["podAffinity", "podAntiAffinity"] {
+        neighbours(&mut found, &spec["affinity"][name], &format!("spec.affinity.{name}"));
+    }
     found
+}
+
+fn neighbours(found: &mut Vec<String>, affinity: &Value, path: &str) {
+    let (required, preferred) =
+        ("requiredDuringSchedulingIgnoredDuringExecution", "preferredDuringSchedulingIgnoredDuringExecution");
+    unselective(found, items(affinity, required), &format!("{path}.{required}"));
+    for (number, item) in items(affinity, preferred).iter().enumerate() {
+        if present(&item["podAffinityTerm"], "labelSelector").is_none() {
+            found.push(no_pod(&format!("{path}.{preferred}[{number}].podAffinityTerm")));
+        }
+    }
+}
+
+/// Rules about other pods that are about none.
+fn unselective(found: &mut Vec<String>, rules: &[Value], path: &str) {
+    let rules = rules.iter().enumerate().filter(|(_, rule)| present(rule, "labelSelector").is_none());
+    found.extend(rules.map(|(number, _)| no_pod(&format!("{path}[{number}]"))));
+}
+
+fn no_pod(path: &str) -> String {
+    format!("{path}.labelSelector: a null labelSelector results in matching no pod")
 }
 
 fn twice(found: &mut Vec<String>, spec: &Value) {
