@@ -176,7 +176,7 @@ pub(crate) async fn decide(registry: &Registry, user: &User, action: &Action) ->
     }))
 }
 
-/// Health and versions are for all; discovery and questions about oneself for all who are known.
+/// Health as a whole and the version are for all; its parts, discovery and questions about oneself for all who are known.
 fn everyone_may(user: &User, action: &Action) -> bool {
     if !action.resource.is_empty() {
         let group = action.group.as_str();
@@ -186,10 +186,10 @@ fn everyone_may(user: &User, action: &Action) -> bool {
     }
     let path = action.path.as_str();
     let under = |root: &str| path == root || path.strip_prefix(root).is_some_and(|rest| rest.starts_with('/'));
-    let open = ["/healthz", "/livez", "/readyz", "/version"].iter().any(|root| under(root));
-    let roots = ["/api", "/apis"].contains(&path.trim_end_matches('/'));
-    let discovery = ["/api", "/apis", "/openapi"].iter().any(|root| under(root)) || path == "/";
-    action.verb == "get" && (open || roots || (discovery && !user.is_anonymous()))
+    let open = ["/healthz", "/livez", "/readyz", "/version", "/version/"].contains(&path);
+    let known = ["/healthz", "/livez", "/readyz", "/version", "/api", "/apis", "/openapi"];
+    let known = path == "/" || known.into_iter().any(under);
+    action.verb == "get" && (open || (known && !user.is_anonymous()))
 }
 
 fn is_event_write(action: &Action) -> bool {

@@ -20,7 +20,7 @@ async fn bound(bench: &Bench, pod: &serde_json::Value, node: &str) {
 #[tokio::test]
 async fn strangers_see_health_and_versions_only() {
     let bench = Bench::new().await;
-    for path in ["/healthz", "/livez", "/readyz", "/version", "/api", "/apis"] {
+    for path in ["/healthz", "/livez", "/readyz", "/version", "/version/"] {
         assert_eq!(bench.ask("GET", path).anonymous().send().await.code, 200, "{path}");
     }
     for (path, refusal) in [
@@ -37,6 +37,11 @@ async fn strangers_see_health_and_versions_only() {
     ] {
         assert_eq!(bench.ask("GET", path).anonymous().send().await.refusal(), refusal);
     }
+    for path in ["/", "/api", "/api/", "/apis", "/livez/ping", "/readyz/ping", "/version/x", "/openapi/v2"] {
+        assert_eq!(bench.ask("GET", path).anonymous().send().await.code, 403, "{path}");
+    }
+    let known = bench.ask("GET", "/apis").by("somebody", &[]).send().await;
+    assert_eq!(known.code, 200, "discovery is for all who are known");
     let token = bench.ask("GET", PODS).anonymous().header("authorization", "Bearer x").send().await;
     assert_eq!(token.refusal(), "401 Unauthorized Unauthorized");
 }
