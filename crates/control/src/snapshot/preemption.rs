@@ -188,10 +188,15 @@ impl Snapshot {
 
     /// Why one node is no place now.
     fn misfits_of(&mut self, name: &str, uid: &str, wants: &Wants) -> Vec<String> {
-        let is_lonely = self.neighbours.is_irrelevant(&wants.social);
-        let view = (!is_lonely).then(|| self.neighbours.view(wants, &self.nodes, &self.placed));
         let Some(node) = self.nodes.get(name) else { return vec![NO_HELP.into()] };
-        misfits(wants, &self.as_promised(node, uid, wants.priority), view.as_ref())
+        // First what costs little: this is asked again for each who might stay.
+        let own = misfits(wants, &self.as_promised(node, uid, wants.priority), None);
+        if !own.is_empty() || self.neighbours.is_irrelevant(&wants.social) {
+            return own;
+        }
+        let view = self.neighbours.view(wants, &self.nodes, &self.placed);
+        let near = self.nodes.get(name).and_then(|node| view.misfit(node));
+        near.map(str::to_owned).into_iter().collect()
     }
 }
 
@@ -321,6 +326,22 @@ mod tests {
             assert_eq!(found(&mut snapshot, &comes, &budgets), Ok(expected), "{what}");
             assert_eq!(snapshot.placed.len(), pods.len(), "{what}: all are where they were");
             assert!(matches!(snapshot.choose("comer", &comes), super::super::Choice::None(_)), "{what}");
+        }
+    }
+
+    #[test]
+    fn neighbours_and_amounts_count_alike() {
+        let apart = json!({"affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
+            {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app": "loud"}}}]}}});
+        let comes = |cpu: &str| pod(100, cpu, json!({}), apart.clone());
+        let pods =
+            [("calm", "n1", 1, "500m", "calm"), ("loud", "n1", 2, "500m", "loud"), ("big", "n1", 3, "1", "calm")];
+        for (cpu, victims) in [("500m", vec!["loud"]), ("1", vec!["loud", "calm"]), ("1500m", vec!["big", "loud"])] {
+            let mut snapshot = cluster(&["n1"], &pods);
+            snapshot.set_node(&json!({"metadata": {"name": "n1", "labels": {"kubernetes.io/hostname": "n1"}},
+                "status": {"allocatable": {"cpu": "2", "memory": "1Gi", "pods": "10"}}}));
+            let expected = victims.into_iter().map(str::to_owned).collect();
+            assert_eq!(found(&mut snapshot, &comes(cpu), &[]), Ok(("n1".to_owned(), expected)), "{cpu}");
         }
     }
 
