@@ -315,6 +315,49 @@ fn a_node_outlives_its_server_its_cable_and_its_address() {
 }
 
 #[test]
+fn a_node_goes_on_under_another_address_while_it_runs() {
+    let Some(mut lab) = lab(2) else { return };
+    lab.serve("up", &[]);
+    lab.join(2, &lab.token(&[]), &[]).ok();
+    for (number, node) in [(1, "m1"), (2, "m2")] {
+        lab.import_busybox(number);
+        pod(&lab, node);
+    }
+    lab.kubectl(&["wait", "--for=condition=Ready", "pod", "--all", WAIT]).ok();
+    let path = "jsonpath={.metadata.uid} {.status.podIP} {.status.containerStatuses[0].containerID}";
+    let identity = |lab: &Lab| lab.kubectl(&["get", "pod", "on-m2", "-o", path]).ok();
+    let before = identity(&lab);
+    let url = format!("http://{}:8080/note", before.split(' ').nth(1).expect("it has an address"));
+    assert_eq!(fetch(&lab, &url), "m2\n");
+    let certificate = lab.data(2).join("pki/serving.pem");
+    let first = std::fs::read(&certificate).expect("a certificate");
+    for number in [77, 78] {
+        lab.readdress(2, number);
+        let address = lab.address(2).to_string();
+        let has_moved = format!("--for=jsonpath={{.status.addresses[0].address}}={address}");
+        lab.kubectl(&["wait", &has_moved, "node/m2", WAIT]).ok();
+        lab.kubectl(&["wait", &format!("--for=jsonpath={{.status.hostIP}}={address}"), "pod/on-m2", WAIT]).ok();
+        // The other node leads to it under its new address.
+        e2e::until("the pod to be reached", || {
+            let read = lab.on(1, "curl".as_ref(), &["--silent", "--max-time", "2", &url]);
+            (read.stdout == "m2\n").then_some(())
+        });
+        streams_work(&lab, "m2");
+        // So does whoever dials it, under a certificate that holds for that address.
+        let port = "jsonpath={.status.daemonEndpoints.kubeletEndpoint.Port}";
+        let port = lab.kubectl(&["get", "node", "m2", "-o", port]).ok();
+        let (pki, dialled) = (lab.data(1).join("pki"), format!("https://{address}:{port}/healthz"));
+        let file = |name: &str| pki.join(name).to_string_lossy().into_owned();
+        let (authority, own, key) = (file("ca.crt"), file("admin.crt"), file("admin.key"));
+        let words = ["--silent", "--show-error", "--cacert", &authority, "--cert", &own, "--key", &key, &dialled];
+        e2e::until("the certificate", || (lab.on(1, "curl".as_ref(), &words).code == 0).then_some(()));
+    }
+    assert_ne!(std::fs::read(&certificate).expect("a certificate"), first);
+    assert_eq!(identity(&lab), before, "all is as it was");
+    lab.kubectl(&["wait", "--for=condition=Ready", "node/m2", WAIT]).ok();
+}
+
+#[test]
 fn a_node_behind_a_wall_is_reached_over_its_own_connections() {
     let Some(lab) = lab(2) else { return };
     lab.serve("server", &[]);

@@ -119,10 +119,15 @@ fn set_up_outside(host: &Socket, attachment: &Attachment, index: u32) -> Result<
     steps.push(route::new_neighbour(index, attachment.address, attachment.inner_mac()));
     host.request(steps).doing(|| format!("set up {}", attachment.host_link))?;
     let source = attachment.host_address.unwrap_or(attachment.gateway);
-    host.request(vec![route::direct_route(index, attachment.address, Some(source))])
-        // The machine may have changed its address since; any source is better than no route.
-        .or_else(|_| host.request(vec![route::direct_route(index, attachment.address, None)]))
+    lead(host, index, attachment.address, Some(source))
         .doing(|| format!("route {} to {}", attachment.address, attachment.host_link))
+}
+
+/// Leads to what is attached to an outer end.
+pub(crate) fn lead(host: &Socket, outer: u32, address: Ipv4Addr, source: Option<Ipv4Addr>) -> io::Result<()> {
+    let request = |source| host.request(vec![route::direct_route(outer, address, source)]);
+    // The machine may have changed its address since; any source is better than no route.
+    request(source).or_else(|_| request(None))
 }
 
 /// Asking makes the kernel notice at once that both ends are up; otherwise a worker does so up to a second later, and what that end sends

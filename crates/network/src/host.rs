@@ -167,6 +167,34 @@ impl Host {
         })
     }
 
+    /// Leads to the addresses of these sandboxes again where the machine does not any more: with an address of the machine the kernel removes
+    /// all routes that named it as their source. Links that are gone are left out. How many ways were missing.
+    pub fn reconnect(&self, sandboxes: &[(String, Ipv4Addr)]) -> Result<usize> {
+        let socket = route()?;
+        let routes = socket.dump(route::all_routes()).doing(|| "list routes".into())?;
+        let known: Vec<Ipv4Addr> = routes
+            .iter()
+            .filter_map(route::read_route)
+            .filter(|route| route.prefix == 32)
+            .map(|route| route.destination)
+            .collect();
+        let lost: Vec<_> = sandboxes.iter().filter(|(_, address)| !known.contains(address)).collect();
+        if lost.is_empty() {
+            return Ok(0);
+        }
+        let (source, links) = (uplink()?.address, self.links()?);
+        let mut led = 0;
+        for (sandbox, address) in lost {
+            let name = self.link_name(sandbox);
+            if let Some(link) = links.iter().find(|link| link.name == name) {
+                crate::attach::lead(&socket, link.index, *address, source)
+                    .doing(|| format!("route {address} to {name}"))?;
+                led += 1;
+            }
+        }
+        Ok(led)
+    }
+
     /// The outer link of the sandbox of this name.
     pub fn link_name(&self, sandbox: &str) -> String {
         let hash = sandbox

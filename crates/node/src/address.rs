@@ -129,6 +129,14 @@ impl Addresses {
         self.host.mesh(own, peers, backend).map_err(|error| Error::failed("leading to other nodes", error))
     }
 
+    /// Leads to the addresses of these pods again where the machine does not any more.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] when the kernel refuses.
+    pub fn reconnect(&self, sandboxes: &[(String, Ipv4Addr)]) -> Result<usize, Error> {
+        self.host.reconnect(sandboxes).map_err(|error| Error::failed("leading to this node's pods", error))
+    }
+
     /// Hears when others touch the machine's rules, and its links and routes.
     ///
     /// # Errors

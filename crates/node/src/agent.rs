@@ -33,8 +33,8 @@ use crate::worker::{Order, Worker};
 pub struct Config {
     /// The node's name.
     pub node_name: String,
-    /// The address others know the node by.
-    pub node_address: Ipv4Addr,
+    /// The address others know the node by; it may change while the agent runs.
+    pub node_address: watch::Receiver<Ipv4Addr>,
     /// A way to the API, as the node's own identity.
     pub client: Client,
     /// Sandboxes and containers.
@@ -62,7 +62,7 @@ pub struct Config {
 /// What all workers share.
 pub struct Shared {
     pub(crate) node_name: String,
-    pub(crate) node_address: String,
+    address: watch::Receiver<Ipv4Addr>,
     pub(crate) client: Client,
     pub(crate) runtime: Arc<runtime::Host>,
     pub(crate) images: Images,
@@ -74,6 +74,18 @@ pub struct Shared {
     grace: Duration,
     entries: RwLock<HashMap<String, Arc<Entry>>>,
     ways: RwLock<Arc<Vec<PeerState>>>,
+}
+
+/// The changes of the node's address.
+pub(crate) struct Moves(watch::Receiver<Ipv4Addr>);
+
+impl Moves {
+    /// Resolves when there is another; never, when there will be none.
+    pub(crate) async fn next(&mut self) {
+        if self.0.changed().await.is_err() {
+            std::future::pending().await
+        }
+    }
 }
 
 /// What others may see of a pod's worker.
@@ -111,6 +123,18 @@ impl Entry {
 }
 
 impl Shared {
+    /// The address others know the node by now.
+    pub(crate) fn node_address(&self) -> Ipv4Addr {
+        *self.address.borrow()
+    }
+
+    /// Tells of each further address of the node.
+    pub(crate) fn moves(&self) -> Moves {
+        let mut address = self.address.clone();
+        address.mark_unchanged();
+        Moves(address)
+    }
+
     /// How other nodes are reached.
     pub(crate) fn ways(&self) -> Arc<Vec<PeerState>> {
         self.ways.read().unwrap_or_else(PoisonError::into_inner).clone()
@@ -150,6 +174,22 @@ impl Shared {
     pub(crate) fn end_strays(&self) {
         let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
         entries.values().filter_map(|entry| entry.sandbox()).for_each(|sandbox| self.end_if_stray(&sandbox));
+    }
+
+    /// Leads to this node's own pods again, wherever others, or the loss of an address, have taken the way.
+    pub(crate) fn reconnect(&self) -> Result<(), Error> {
+        let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
+        let attached = |entry: &Arc<Entry>| {
+            let state = entry.state.read().unwrap_or_else(PoisonError::into_inner);
+            Some((state.pod.uid().to_owned(), address_of(state.sandbox.as_deref()?)?))
+        };
+        let attached: Vec<_> = entries.values().filter_map(attached).collect();
+        drop(entries);
+        match self.addresses.reconnect(&attached)? {
+            0 => {}
+            count => tracing::warn!(count, "the ways to pods of this node were gone; they are back"),
+        }
+        Ok(())
     }
 
     /// Ends a sandbox if its address is not this node's.
@@ -195,8 +235,8 @@ pub struct Agent {
     version: String,
     port: u16,
     grace: Duration,
-    /// This node's address, the number of the cluster's tunnel, and which ways to take.
-    ways: (Ipv4Addr, u32, Backend),
+    /// The number of the cluster's tunnel, and which ways to take.
+    ways: (u32, Backend),
 }
 
 impl Agent {
@@ -215,7 +255,7 @@ impl Agent {
         let adopted = adopt(&runtime, &addresses).await?;
         let shared = Arc::new(Shared {
             node_name: node_name.clone(),
-            node_address: config.node_address.to_string(),
+            address: config.node_address,
             images: Images::new(config.images, client.clone(), recorder.clone()),
             capacity: crate::register::capacity(&directory),
             client: client.clone(),
@@ -231,7 +271,7 @@ impl Agent {
         let selector = vec![("fieldSelector".to_owned(), format!("spec.nodeName={node_name}"))];
         let (_, pods) = Cache::start(client, resource::PODS.collection(None), selector, shutdown);
         let (workers, tasks, orders) = (JoinSet::new(), HashMap::new(), HashMap::new());
-        let ways = (config.node_address, config.vni, config.backend);
+        let ways = (config.vni, config.backend);
         let agent = Self { shared, adopted, pods, workers, tasks, orders, version, port, grace, ways };
         agent.registration().register().await?;
         agent.adopted.values().for_each(|sandbox| agent.shared.end_if_stray(sandbox));
@@ -248,8 +288,8 @@ impl Agent {
     }
 
     fn peers(&self) -> crate::peers::Peers {
-        let (address, vni, backend) = self.ways;
-        crate::peers::Peers { shared: self.shared.clone(), address, vni, backend }
+        let (vni, backend) = self.ways;
+        crate::peers::Peers { shared: self.shared.clone(), vni, backend }
     }
 
     /// What answers for logs, exec, attach and port-forward on this node.
@@ -261,8 +301,11 @@ impl Agent {
     pub async fn run(mut self, mut shutdown: watch::Receiver<bool>) {
         let heartbeat = tokio::spawn(Heart::new(self.registration()).run(shutdown.clone()));
         let ways = tokio::spawn(self.peers().run(shutdown.clone()));
+        let mut moves = self.shared.moves();
         loop {
             tokio::select! {
+                // The pods say which node they are on by its address, too.
+                () = moves.next() => self.orders.values().for_each(|orders| orders.send_modify(|_| {})),
                 () = wire::listen::stopped(&mut shutdown) => break,
                 change = self.pods.recv() => match change {
                     Some(change) => self.apply(change, &shutdown).await,

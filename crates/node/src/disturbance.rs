@@ -24,6 +24,26 @@ pub(crate) struct Disturbance {
     is_told: AtomicBool,
 }
 
+/// Waits until the machine's own addresses may be others than before.
+pub struct Upheaval(Ear);
+
+impl Upheaval {
+    /// Of a machine.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] when the kernel refuses.
+    pub fn of(host: &network::Host) -> Result<Self, Error> {
+        let monitor = host.watch_routes().map_err(|error| Error::failed("watching the machine's network", error))?;
+        Ok(Self(Ear::of(monitor)?))
+    }
+
+    /// Resolves when something has changed, and has had a moment to settle.
+    pub async fn next(&self) {
+        self.0.told().await;
+        tokio::time::sleep(SETTLE).await;
+    }
+}
+
 /// A monitor, and the same socket once more for waiting: any kind of socket will do, since it is only asked whether it is readable.
 struct Ear {
     monitor: Monitor,

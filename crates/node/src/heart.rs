@@ -46,6 +46,7 @@ impl Heart {
         let shared = self.registration.shared.clone();
         let path = resource::NODES.collection(None);
         let own = vec![("fieldSelector".to_owned(), format!("metadata.name={}", shared.node_name))];
+        let mut moves = shared.moves();
         let (nodes, mut changes) = Cache::start_trimmed(shared.client.clone(), path, own, trim, shutdown.clone());
         loop {
             let returning = async {
@@ -68,6 +69,11 @@ impl Heart {
                     None => return,
                 },
                 () = returning => self.come_back().await,
+                () = moves.next() => {
+                    // If it cannot be told now, the next sign of life tells it.
+                    self.was_lost = true;
+                    self.beat().await;
+                }
                 _ = ticks.tick() => self.beat().await,
             }
         }

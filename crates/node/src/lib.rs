@@ -39,4 +39,5 @@ pub mod volume;
 pub mod worker;
 
 pub use agent::{Agent, Config};
+pub use disturbance::Upheaval;
 pub use error::Error;

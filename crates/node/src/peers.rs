@@ -1,6 +1,5 @@
 //! The ways to the other nodes: what their objects say becomes routes and tunnels of this machine.
 
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +24,6 @@ const RETRY: Duration = Duration::from_secs(5);
 /// Keeps the ways true.
 pub(crate) struct Peers {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) address: Ipv4Addr,
     pub(crate) vni: u32,
     pub(crate) backend: Backend,
 }
@@ -39,6 +37,7 @@ impl Peers {
         let mut known: Option<(Own, Vec<Peer>)> = None;
         let (mut is_synced, mut retry) = (false, None);
         let mut paths = Paths::new();
+        let mut moves = self.shared.moves();
         let disturbance = match Disturbance::of(&self.shared.addresses) {
             Ok(disturbance) => Some(disturbance),
             Err(error) => {
@@ -61,6 +60,7 @@ impl Peers {
                 () = wire::listen::stopped(&mut shutdown) => return,
                 () = again => {}
                 () = paths.changed() => {}
+                () = moves.next() => {}
                 () = disturbed() => known = None,
                 change = changes.recv() => match change {
                     Some(Change::Synced) => is_synced = true,
@@ -93,10 +93,11 @@ impl Peers {
         let name = &self.shared.node_name;
         let own = nodes.iter().find(|node| text(node, "/metadata/name") == name);
         let blocks = own.map(|node| blocks(node)).unwrap_or_default();
-        (Own { address: self.address, blocks, vni: self.vni }, peers(nodes, name))
+        (Own { address: self.shared.node_address(), blocks, vni: self.vni }, peers(nodes, name))
     }
 
     async fn lead(&self, (own, peers): &(Own, Vec<Peer>)) -> Result<(), Error> {
+        self.shared.reconnect()?;
         let states = self.shared.addresses.lead(own, peers, self.backend)?;
         for state in &states {
             for problem in &state.problems {

@@ -121,7 +121,7 @@ impl Registration {
             "allocatable": amounts,
             "conditions": conditions(present, pressure::read(&self.shared.directory), now),
             "addresses": [
-                {"type": "InternalIP", "address": self.shared.node_address},
+                {"type": "InternalIP", "address": self.shared.node_address().to_string()},
                 {"type": "Hostname", "address": self.shared.node_name},
             ],
             "daemonEndpoints": {"kubeletEndpoint": {"Port": self.port}},

@@ -1,6 +1,7 @@
 //! `podling join`: makes this machine a node of a cluster whose API server is elsewhere, and runs the node.
 
 mod enroll;
+mod presence;
 mod renew;
 mod tunnel;
 
@@ -10,17 +11,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, bail, ensure};
-use client::transport::{Remote, Several};
-use client::{Client, Transport};
+use client::Client;
+use client::transport::Several;
 use http::Uri;
 use ipnet::Ipv4Net;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use wire::authority::{Usage, write_private};
 use wire::dial::{Dialer, Trust};
 use wire::identity::Credential;
 use wire::keys::Keys;
-use wire::listen::{Listener, Reception, Strangers};
+use wire::listen::{Listener, Strangers};
 
 use crate::before::Before;
 use crate::cluster::{self, Facts, Joined, Place, Role};
@@ -28,7 +28,8 @@ use crate::progress::Progress;
 use crate::state::Home;
 use crate::token::{self, Token};
 use crate::up::{Registries, Ways, backend, block_on, machine_name};
-use crate::{install, notify, signals, version};
+use crate::{install, moves, notify, signals, version};
+use presence::Presence;
 use renew::Renewal;
 
 /// The options of `join`.
@@ -109,20 +110,30 @@ async fn serve(mut options: Options, begun: Instant) -> anyhow::Result<()> {
     facts.listen = listener.address()?;
     place.keep(&facts)?;
     cluster::claim(&facts)?;
-    let agent = node::Agent::start(agent(&options, &place, &facts, &member)?, shutdown.clone()).await?;
-    let reception = listener.reception(agent.service());
-    let tunnels = tokio::spawn(keep_tunnels(&facts, &member, reception, shutdown.clone())?);
-    let listening = tokio::spawn(listener.serve(agent.service(), shutdown.clone()));
-    let renewal = |usage, names: Vec<String>, file: &str, keys: &Arc<Keys>| Renewal {
+    let (address, moves) = watch::channel(facts.node_address);
+    let config = agent(&options, &place, &facts, &member, moves.clone())?;
+    let agent = node::Agent::start(config, shutdown.clone()).await?;
+    let presence = Presence {
+        place: place.clone(),
+        facts: facts.clone(),
+        service: agent.service(),
+        keys: serving_keys.clone(),
+        authority_pem: member.authority_pem.clone(),
+        dialer: Dialer::new(&member.trust)?,
+        reception: listener.reception(agent.service()),
+    };
+    let present = tokio::spawn(presence.run(listener, moves.clone(), shutdown.clone()));
+    let following = tokio::spawn(follow(&options, &facts, address, shutdown.clone())?);
+    let renewal = |usage, address, file: &str, keys: &Arc<Keys>| Renewal {
         client: member.client.clone(),
         node: facts.node_name.clone(),
         usage,
-        names,
+        address,
         file: pki(&place).join(file),
         keys: keys.clone(),
     };
-    let own = renewal(Usage::Client, Vec::new(), OWN, &member.keys).run(member.credential.clone(), shutdown.clone());
-    let others = renewal(Usage::Server, names, SERVING, &serving_keys).run(serving, shutdown.clone());
+    let own = renewal(Usage::Client, None, OWN, &member.keys).run(member.credential.clone(), shutdown.clone());
+    let others = renewal(Usage::Server, Some(moves), SERVING, &serving_keys).run(serving, shutdown.clone());
     let renewing = [tokio::spawn(own), tokio::spawn(others)];
     let running = tokio::spawn(agent.run(shutdown));
     drop(progress);
@@ -132,28 +143,27 @@ async fn serve(mut options: Options, begun: Instant) -> anyhow::Result<()> {
     signals::ended().await?;
     notify::stopping();
     stop.send_replace(true);
-    for task in [running, listening, tunnels].into_iter().chain(renewing) {
+    for task in [running, present, following].into_iter().chain(renewing) {
         task.await.context("ending")?;
     }
     place.leave(lock);
     Ok(())
 }
 
-/// Keeps connections ready at all servers.
-fn keep_tunnels(
+/// Follows the machine's address, unless the node was told one.
+fn follow(
+    options: &Options,
     facts: &Facts,
-    member: &Membership,
-    reception: Reception,
+    address: watch::Sender<Ipv4Addr>,
     shutdown: watch::Receiver<bool>,
 ) -> anyhow::Result<impl Future<Output = ()> + use<>> {
-    let mut keepers = JoinSet::new();
-    let dialer = Dialer::new(&member.trust)?;
-    for server in facts.joined.iter().flat_map(|joined| &joined.servers) {
-        let url = format!("{server}/podling/v1/tunnel/{}", facts.node_name).parse()?;
-        let keeper = tunnel::Keeper { dialer: dialer.clone(), url, reception: reception.clone() };
-        keepers.spawn(keeper.run(shutdown.clone()));
-    }
-    Ok(async move { while keepers.join_next().await.is_some() {} })
+    let host = options.node_ip.is_none().then(|| facts.network()).transpose()?;
+    let servers = facts.joined.as_ref().map(|joined| joined.servers.clone()).unwrap_or_default();
+    Ok(async move {
+        if let Some(host) = host {
+            moves::follow(host, address, || address_towards(&servers), shutdown).await;
+        }
+    })
 }
 
 /// The token that a service was installed with: no word of the process, which everybody on the machine could read.
@@ -323,11 +333,8 @@ pub(crate) fn membership(place: &Place, facts: &Facts) -> anyhow::Result<Members
     let authority_pem = read_authority(place)?;
     let keys = Keys::new(&credential)?;
     let trust = Trust { authorities_pem: Some(authority_pem.clone()), keys: Some(keys.clone()), ..Trust::default() };
-    let transport: Arc<dyn Transport> = match &joined.servers[..] {
-        [server] => Arc::new(Remote::new(server, &trust)?),
-        servers => Arc::new(Several::new(servers, &facts.node_name, &trust)?),
-    };
-    let client = Client::new(transport, "podling");
+    // Even if it is one: a connection that has become silent, as when an address was lost, is given up within seconds.
+    let client = Client::new(Arc::new(Several::new(&joined.servers, &facts.node_name, &trust)?), "podling");
     Ok(Membership { client, authority_pem, credential, keys, trust })
 }
 
@@ -355,11 +362,17 @@ async fn serving(
     Ok((credential, keys))
 }
 
-fn agent(options: &Options, place: &Place, facts: &Facts, member: &Membership) -> anyhow::Result<node::Config> {
+fn agent(
+    options: &Options,
+    place: &Place,
+    facts: &Facts,
+    member: &Membership,
+    node_address: watch::Receiver<Ipv4Addr>,
+) -> anyhow::Result<node::Config> {
     let joined = facts.joined.as_ref().context("this node has joined no cluster")?;
     Ok(node::Config {
         node_name: facts.node_name.clone(),
-        node_address: facts.node_address,
+        node_address,
         client: member.client.clone(),
         runtime: facts.runtime(place)?,
         images: Arc::new(cluster::images(place, options.registries.read()?)?),

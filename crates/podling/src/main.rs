@@ -18,6 +18,7 @@ mod install;
 mod join;
 mod kubia;
 mod leave;
+mod moves;
 mod notify;
 mod own;
 mod process;

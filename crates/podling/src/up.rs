@@ -30,7 +30,7 @@ use crate::own::Own;
 use crate::progress::Progress;
 use crate::signer::KeyHolder;
 use crate::state::Home;
-use crate::{notify, signals, state, version};
+use crate::{moves, notify, signals, state, version};
 
 /// The config map of kube-system by which joining nodes learn what they must know.
 pub(crate) const CLUSTER_FACTS: &str = "podling-cluster";
@@ -227,7 +227,14 @@ async fn serve(options: Options, role: Role, begun: Instant) -> anyhow::Result<(
         // Other servers reach this node as they reach all others.
         let outer = if is_one_of_several { Some(node_listener(&authority, &own, &facts).await?) } else { None };
         let port = outer.as_ref().map_or(Ok(facts.listen), Listener::address)?.port();
-        let agent = node::Agent::start(agent(&options, &place, &facts, port, &server)?, shutdown.clone()).await?;
+        let (address, moves) = watch::channel(facts.node_address);
+        let mut config = agent(&options, &place, &facts, port, &server)?;
+        config.node_address = moves;
+        let agent = node::Agent::start(config, shutdown.clone()).await?;
+        if options.node_ip.is_none() {
+            let choose = || Ok(network::node_address()?);
+            tasks.push(tokio::spawn(moves::follow(facts.network()?, address, choose, shutdown.clone())));
+        }
         tasks.extend(outer.map(|outer| tokio::spawn(outer.serve(agent.service(), shutdown.clone()))));
         door.open(&facts.node_name, agent.service());
         mark(&itself, &facts.node_name).await?;
@@ -493,7 +500,7 @@ fn agent(
     let identity = Identity::new(format!("system:node:{}", facts.node_name), &["system:nodes"]);
     Ok(node::Config {
         node_name: facts.node_name.clone(),
-        node_address: facts.node_address,
+        node_address: watch::channel(facts.node_address).1,
         client: local(server, identity),
         runtime: facts.runtime(place)?,
         images: Arc::new(cluster::images(place, registries)?),

@@ -51,6 +51,24 @@ fn everyone_reaches_everyone_without_translation() {
 }
 
 #[test]
+fn pods_outlive_the_address_of_their_machine() {
+    isolated("pods_outlive_the_address_of_their_machine", || {
+        let outside = with_outside();
+        let host = host();
+        host.apply(&[]).expect("apply");
+        let a = attach(&host, "a", "10.77.0.5");
+        a.serve(80);
+        let pods = [("a".to_owned(), Ipv4Addr::new(10, 77, 0, 5)), ("gone".to_owned(), Ipv4Addr::new(10, 77, 0, 6))];
+        assert_eq!(host.reconnect(&pods).expect("nothing to do"), 0);
+        run("ip addr flush dev up0 && ip addr add 192.0.2.9/24 dev up0 && ip route replace default via 192.0.2.2");
+        assert!(ask("10.77.0.5:80").is_err(), "the kernel has taken the route away");
+        assert_eq!(host.reconnect(&pods).expect("reconnect"), 1);
+        assert_eq!(ask("10.77.0.5:80").expect("node to pod"), "192.0.2.9");
+        drop(outside);
+    });
+}
+
+#[test]
 fn a_machine_without_addresses_works_too() {
     isolated("a_machine_without_addresses_works_too", || {
         run("ip link set lo up");

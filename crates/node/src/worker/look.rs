@@ -85,12 +85,13 @@ impl Worker {
         let names = self.names();
         let containers = names.iter().map(|name| self.seen(name, &states, now)).collect();
         let host = self.pod.uses_host_network();
-        let address = if host { Some(self.shared.node_address.clone()) } else { self.address.map(|a| a.to_string()) };
+        let address =
+            if host { Some(self.shared.node_address().to_string()) } else { self.address.map(|a| a.to_string()) };
         View {
             containers,
             has_sandbox: self.sandbox.as_ref().is_some_and(|sandbox| sandbox.is_alive()),
             address: address.filter(|_| self.sandbox.is_some() || self.is_torn_down || !self.former.is_empty()),
-            node_address: self.shared.node_address.clone(),
+            node_address: self.shared.node_address().to_string(),
             started: self.started,
             verdict: self.verdict.clone(),
         }

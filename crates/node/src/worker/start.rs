@@ -129,7 +129,7 @@ impl Worker {
 
     pub(super) async fn network(&mut self) -> Result<(Network, String), Error> {
         if self.pod.uses_host_network() {
-            return Ok((Network::Host, self.shared.node_address.clone()));
+            return Ok((Network::Host, self.shared.node_address().to_string()));
         }
         self.shared.ensure_known().await?;
         let Allocated { address, has_new_block } = self.shared.addresses.allocate().await?;
@@ -292,8 +292,8 @@ impl Worker {
         let own = self.address.map(|address| address.to_string());
         Surroundings {
             node_name: self.shared.node_name.clone(),
-            node_address: self.shared.node_address.clone(),
-            pod_address: own.unwrap_or_else(|| self.shared.node_address.clone()),
+            node_address: self.shared.node_address().to_string(),
+            pod_address: own.unwrap_or_else(|| self.shared.node_address().to_string()),
             capacity: self.shared.capacity,
         }
     }

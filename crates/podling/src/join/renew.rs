@@ -1,5 +1,6 @@
 //! Renews a node's certificates when two thirds of their time are over.
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -16,22 +17,29 @@ use crate::own::{LOOK, wait};
 /// After a failure the next try comes after this time, or sooner if the end is near.
 const RETRY: Duration = Duration::from_secs(60);
 
+/// No try comes sooner after another.
+const SOON: Duration = Duration::from_secs(1);
+
 /// One certificate of a node.
 pub(super) struct Renewal {
     pub(super) client: Client,
     pub(super) node: String,
     pub(super) usage: Usage,
-    pub(super) names: Vec<String>,
+    /// The node's address, where the certificate names it.
+    pub(super) address: Option<watch::Receiver<Ipv4Addr>>,
     pub(super) file: PathBuf,
     pub(super) keys: Arc<Keys>,
 }
 
 impl Renewal {
     /// Renews until the shutdown.
-    pub(super) async fn run(self, credential: Credential, mut shutdown: watch::Receiver<bool>) {
+    pub(super) async fn run(mut self, credential: Credential, mut shutdown: watch::Receiver<bool>) {
         let mut current = credential;
+        // The node has moved since.
+        let mut is_old = false;
         loop {
             let wait = match current.validity() {
+                _ if is_old => None,
                 Ok((from, until)) => wait(from, until, SystemTime::now()),
                 Err(error) => return tracing::error!(%error, "a certificate that cannot be renewed"),
             };
@@ -39,20 +47,21 @@ impl Renewal {
                 tokio::select! {
                     () = client::stopped(&mut shutdown) => return,
                     () = tokio::time::sleep(wait.min(LOOK)) => continue,
+                    () = moved(&mut self.address) => is_old = true,
                 }
             }
             tokio::select! {
                 () = client::stopped(&mut shutdown) => return,
                 renewed = self.renew() => match renewed {
                     Ok(credential) => {
-                        current = credential;
+                        (current, is_old) = (credential, false);
                         continue;
                     }
                     Err(error) => tracing::warn!("renewing the node's certificate: {error:#}"),
                 },
             }
             let left = current.validity().ok().and_then(|(_, until)| until.duration_since(SystemTime::now()).ok());
-            let pause = RETRY.min(left.unwrap_or(RETRY) / 10).max(Duration::from_secs(1));
+            let pause = if is_old { SOON } else { RETRY.min(left.unwrap_or(RETRY) / 10).max(SOON) };
             tokio::select! {
                 () = client::stopped(&mut shutdown) => return,
                 () = tokio::time::sleep(pause) => {}
@@ -61,10 +70,23 @@ impl Renewal {
     }
 
     async fn renew(&self) -> anyhow::Result<Credential> {
-        let credential = enroll::certificate(&self.client, &self.node, self.usage, &self.names, None).await?;
+        let address = self.address.as_ref().map(|address| address.borrow().to_string());
+        let names = address.map_or_else(Vec::new, |address| vec![self.node.clone(), address]);
+        let credential = enroll::certificate(&self.client, &self.node, self.usage, &names, None).await?;
         enroll::write(&self.file, &credential)?;
         self.keys.replace(&credential)?;
         tracing::info!(usage = ?self.usage, "renewed a certificate of this node");
         Ok(credential)
+    }
+}
+
+/// Resolves when the node has another address; never, when there will be none.
+async fn moved(address: &mut Option<watch::Receiver<Ipv4Addr>>) {
+    let changed = match address {
+        Some(address) => address.changed().await.is_ok(),
+        None => false,
+    };
+    if !changed {
+        std::future::pending().await
     }
 }
