@@ -32,7 +32,8 @@ pub(crate) async fn follow(
         }
         let before = *address.borrow();
         // Choosing may ask for the address of a name.
-        let next = block_in_place(|| next(before, &choose));
+        let own = network::addresses().unwrap_or_default();
+        let next = block_in_place(|| next(&own, before, &choose));
         is_missing = next.is_none();
         if let Some(next) = next.filter(|next| *next != before) {
             tracing::warn!(%before, %next, "the machine has another address now: the node takes it");
@@ -42,8 +43,7 @@ pub(crate) async fn follow(
 }
 
 /// The one it had, for as long as the machine has it; else the right one, if the machine has it already.
-fn next(before: Ipv4Addr, choose: impl Fn() -> anyhow::Result<Ipv4Addr>) -> Option<Ipv4Addr> {
-    let own = network::addresses().ok()?;
+fn next(own: &[Ipv4Addr], before: Ipv4Addr, choose: impl Fn() -> anyhow::Result<Ipv4Addr>) -> Option<Ipv4Addr> {
     if own.contains(&before) {
         return Some(before);
     }
@@ -56,10 +56,12 @@ mod tests {
 
     #[test]
     fn an_address_is_kept_while_the_machine_has_it() {
-        let (gone, other) = (Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(192, 0, 2, 2));
-        assert_eq!(next(Ipv4Addr::LOCALHOST, || Ok(other)), Some(Ipv4Addr::LOCALHOST));
-        assert_eq!(next(gone, || Ok(other)), None, "the machine does not have that one either");
-        assert_eq!(next(gone, || Ok(Ipv4Addr::LOCALHOST)), None, "nobody else reaches that one");
-        assert_eq!(next(gone, || anyhow::bail!("no way")), None);
+        let [one, two, three] = [1, 2, 3].map(|number| Ipv4Addr::new(192, 0, 2, number));
+        let own = [Ipv4Addr::LOCALHOST, one, two];
+        assert_eq!(next(&own, one, || Ok(two)), Some(one));
+        assert_eq!(next(&own, three, || Ok(two)), Some(two));
+        assert_eq!(next(&own[..2], three, || Ok(two)), None, "the machine does not have that one yet");
+        assert_eq!(next(&own, three, || Ok(Ipv4Addr::LOCALHOST)), None, "nobody else reaches that one");
+        assert_eq!(next(&own, three, || anyhow::bail!("no way")), None);
     }
 }
