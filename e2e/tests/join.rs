@@ -355,6 +355,18 @@ fn a_node_goes_on_under_another_address_while_it_runs() {
     assert_ne!(std::fs::read(&certificate).expect("a certificate"), first);
     assert_eq!(identity(&lab), before, "all is as it was");
     lab.kubectl(&["wait", "--for=condition=Ready", "node/m2", WAIT]).ok();
+
+    // The server's own node, too.
+    lab.readdress(1, 79);
+    let has_moved = format!("--for=jsonpath={{.status.addresses[0].address}}={}", lab.address(1));
+    lab.kubectl(&["wait", &has_moved, "node/m1", WAIT]).ok();
+    let own = lab.kubectl(&["get", "pod", "on-m1", "-o", "jsonpath={.status.podIP}"]).ok();
+    let url = format!("http://{own}:8080/note");
+    e2e::until("the server's own pod", || {
+        let read = lab.on(1, "curl".as_ref(), &["--silent", "--max-time", "2", &url]);
+        (read.stdout == "m1\n").then_some(())
+    });
+    streams_work(&lab, "m1");
 }
 
 #[test]
