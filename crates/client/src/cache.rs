@@ -57,7 +57,7 @@ pub struct Cache {
 
 impl Cache {
     /// Starts to follow the collection at `path`, narrowed by `query` (selectors). Changes are reported in order; whoever reads them sees
-    /// the cache at least as new as the change.
+    /// the cache at least as new as the change. `metadata.managedFields` are not kept.
     pub fn start(
         client: Client,
         path: String,
@@ -75,11 +75,10 @@ impl Cache {
         trim: fn(&mut Value),
         shutdown: watch::Receiver<bool>,
     ) -> (Self, mpsc::Receiver<Change>) {
-        let cache = Self::default();
-        let (changes, receiver) = mpsc::channel(QUEUE);
-        let follower = Follower { client, path, query, trim, cache: cache.clone(), changes };
-        tokio::spawn(follower.run(shutdown));
-        (cache, receiver)
+        let mut shared = Shared::new(client, path, query, trim);
+        let reader = shared.reader();
+        shared.start(shutdown);
+        reader
     }
 
     /// One object.
@@ -107,13 +106,38 @@ impl Cache {
     }
 }
 
+/// A collection that several readers are about to follow by one watch: each object is read and kept once, and each reader hears of each
+/// change. A reader that does not take its changes holds up the others, once its queue is full; one that is gone does not.
+pub struct Shared {
+    follower: Follower,
+}
+
+impl Shared {
+    /// Of the collection at `path`, narrowed by `query`. `trim` leaves what any of the readers needs; metadata must stay.
+    pub fn new(client: Client, path: String, query: Vec<(String, String)>, trim: fn(&mut Value)) -> Self {
+        Self { follower: Follower { client, path, query, trim, cache: Cache::default(), changes: Vec::new() } }
+    }
+
+    /// One more reader.
+    pub fn reader(&mut self) -> (Cache, mpsc::Receiver<Change>) {
+        let (changes, receiver) = mpsc::channel(QUEUE);
+        self.follower.changes.push(changes);
+        (self.follower.cache.clone(), receiver)
+    }
+
+    /// Begins to follow, until the shutdown or until all readers are gone.
+    pub fn start(self, shutdown: watch::Receiver<bool>) {
+        tokio::spawn(self.follower.run(shutdown));
+    }
+}
+
 struct Follower {
     client: Client,
     path: String,
     query: Vec<(String, String)>,
     trim: fn(&mut Value),
     cache: Cache,
-    changes: mpsc::Sender<Change>,
+    changes: Vec<mpsc::Sender<Change>>,
 }
 
 /// Nobody reads the changes any more.
@@ -169,7 +193,7 @@ impl Follower {
         }
         let mut watch = self.client.watch(&self.path, &self.selectors(), &from).await?;
         *version = Some(from);
-        while let Some(event) = watch.next().await? {
+        while let Some(event) = watch.next_lean().await? {
             let object = match event {
                 Event::Added(object) | Event::Modified(object) => {
                     let object = self.trimmed(object);
@@ -220,6 +244,9 @@ impl Follower {
     }
 
     fn trimmed(&self, mut object: Value) -> Arc<Value> {
+        if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+            metadata.remove("managedFields");
+        }
         (self.trim)(&mut object);
         Arc::new(object)
     }
@@ -229,6 +256,12 @@ impl Follower {
     }
 
     async fn report(&self, change: Change) -> Result<(), Unread> {
-        self.changes.send(change).await.map_err(|_| Unread)
+        let mut reported = Err(Unread);
+        for reader in &self.changes {
+            if reader.send(change.clone()).await.is_ok() {
+                reported = Ok(());
+            }
+        }
+        reported
     }
 }

@@ -7,13 +7,14 @@ use api::time;
 use client::cache::{Cache, Change, Key};
 use client::events::{About, Recorder, Severity};
 use client::queue::Queue;
-use client::{Client, Resource, resource};
+use client::{Client, Resource};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::near::{Selector, holds, selector};
+use crate::pods::Pods;
 use crate::tree::{map, text};
 
 const BUDGETS: Resource = Resource { group: "policy", version: "v1", plural: "poddisruptionbudgets" };
@@ -24,26 +25,13 @@ const PATIENCE: SignedDuration = SignedDuration::from_mins(2);
 const RETRY: Duration = Duration::from_secs(1);
 
 /// Runs until the shutdown.
-pub async fn run(client: Client, recorder: Recorder, mut shutdown: watch::Receiver<bool>) {
+pub(crate) async fn run(client: Client, recorder: Recorder, pods: Pods, mut shutdown: watch::Receiver<bool>) {
     let all = |resource: Resource| (client.clone(), resource.collection(None), Vec::new());
     let (budget_client, path, query) = all(BUDGETS);
     let (budgets, mut budget_changes) = Cache::start(budget_client, path, query, shutdown.clone());
-    // Most clusters have no budgets: then nobody need follow the pods.
-    let first = loop {
-        tokio::select! {
-            () = client::stopped(&mut shutdown) => return,
-            change = budget_changes.recv() => match change {
-                Some(Change::Set(budget)) => break Key::of(&budget),
-                Some(_) => {}
-                None => return,
-            },
-        }
-    };
-    let (pod_client, path, query) = all(resource::PODS);
-    let (pods, mut pod_changes) = Cache::start_trimmed(pod_client, path, query, trim, shutdown.clone());
+    let Pods { cache: pods, changes: mut pod_changes } = pods;
     let mut pods_known = false;
     let disruption = Disruption { client, recorder, pods, budgets, queue: Queue::default() };
-    disruption.queue.add(first);
     loop {
         tokio::select! {
             () = client::stopped(&mut shutdown) => return,
@@ -260,13 +248,6 @@ fn about(budget: &Value) -> About {
 
 fn stamp(value: &Value) -> Option<Timestamp> {
     value.as_str()?.parse().ok()
-}
-
-fn trim(pod: &mut Value) {
-    *pod = json!({"metadata": pod["metadata"].take(), "status": {"conditions": pod["status"]["conditions"].take()}});
-    if let Some(metadata) = pod["metadata"].as_object_mut() {
-        metadata.retain(|field, _| !matches!(field.as_str(), "annotations" | "managedFields"));
-    }
 }
 
 #[cfg(test)]

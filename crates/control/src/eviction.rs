@@ -11,16 +11,16 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::fit::{self, Taint, Toleration};
+use crate::pods::Pods;
 use crate::removal;
 
 const RETRY: Duration = Duration::from_secs(1);
 
 /// Runs until the shutdown.
-pub async fn run(client: Client, recorder: Recorder, mut shutdown: watch::Receiver<bool>) {
+pub(crate) async fn run(client: Client, recorder: Recorder, pods: Pods, mut shutdown: watch::Receiver<bool>) {
     let (nodes, mut node_changes) =
         Cache::start_trimmed(client.clone(), resource::NODES.collection(None), Vec::new(), trim_node, shutdown.clone());
-    let (pods, mut pod_changes) =
-        Cache::start_trimmed(client.clone(), resource::PODS.collection(None), Vec::new(), trim_pod, shutdown.clone());
+    let Pods { cache: pods, changes: mut pod_changes } = pods;
     let eviction = Eviction { client, recorder, nodes, pods, queue: Queue::default() };
     loop {
         tokio::select! {
@@ -135,17 +135,6 @@ fn stamp(value: &Value) -> Option<Timestamp> {
 
 fn trim_node(node: &mut Value) {
     node.as_object_mut().into_iter().for_each(|fields| drop(fields.remove("status")));
-}
-
-fn trim_pod(pod: &mut Value) {
-    let (spec, start) = (pod["spec"].take(), pod["status"]["startTime"].take());
-    pod["spec"] = json!({"nodeName": spec["nodeName"], "tolerations": spec["tolerations"]});
-    pod["status"] = json!({"startTime": start});
-    if let Some(metadata) = pod["metadata"].as_object_mut() {
-        metadata.retain(|field, _| {
-            !matches!(field.as_str(), "annotations" | "labels" | "managedFields" | "ownerReferences")
-        });
-    }
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ pub mod namespace;
 pub mod near;
 pub mod neighbours;
 pub mod orphans;
+mod pods;
 mod removal;
 pub mod run;
 pub mod scheduler;

@@ -12,21 +12,18 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::pods::Pods;
+
 /// What holds a namespace back beside pods (finalizers of others) is looked at again after this time.
 const RETRY: Duration = Duration::from_secs(1);
 const FINALIZER: &str = "kubernetes";
 
 /// Runs until the shutdown.
-pub async fn run(client: Client, mut shutdown: watch::Receiver<bool>) {
+pub(crate) async fn run(client: Client, pods: Pods, mut shutdown: watch::Receiver<bool>) {
     let (namespaces, mut changes) =
         Cache::start(client.clone(), resource::NAMESPACES.collection(None), Vec::new(), shutdown.clone());
     // Of pods it matters only that they go.
-    let name_only = |pod: &mut Value| {
-        let metadata = pod["metadata"].take();
-        *pod = json!({"metadata": {"namespace": metadata["namespace"], "name": metadata["name"], "resourceVersion": metadata["resourceVersion"]}});
-    };
-    let (_, mut pods) =
-        Cache::start_trimmed(client.clone(), resource::PODS.collection(None), Vec::new(), name_only, shutdown.clone());
+    let mut pods = pods.changes;
     let queue: Queue<String> = Queue::default();
     let is_ending = |name: &str| {
         let key = Key { namespace: String::new(), name: name.to_owned() };

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+use crate::pods::Pods;
 use crate::removal;
 use crate::tree::text;
 
@@ -18,8 +19,8 @@ pub const BLOCKS: &str = "podling-blocks";
 const RETRY: Duration = Duration::from_secs(1);
 
 /// Runs until the shutdown. What belongs to a node that is not there is left alone for `quarantine`: it may be about to come.
-pub async fn run(client: Client, quarantine: Duration, mut shutdown: watch::Receiver<bool>) {
-    let mut orphans = Orphans::start(client, quarantine, &shutdown);
+pub(crate) async fn run(client: Client, quarantine: Duration, pods: Pods, mut shutdown: watch::Receiver<bool>) {
+    let mut orphans = Orphans::start(client, quarantine, pods, &shutdown);
     loop {
         tokio::select! {
             () = client::stopped(&mut shutdown) => return,
@@ -28,7 +29,7 @@ pub async fn run(client: Client, quarantine: Duration, mut shutdown: watch::Rece
                 Some(_) => {}
                 None => return,
             },
-            change = orphans.pod_changes.recv() => match change {
+            change = orphans.pods.changes.recv() => match change {
                 Some(Change::Set(pod)) => orphans.suspect(text(&pod["spec"]["nodeName"])),
                 // The last pod that goes lets the blocks go.
                 Some(Change::Removed(pod)) => orphans.suspect_now(text(&pod["spec"]["nodeName"])),
@@ -49,26 +50,24 @@ struct Orphans {
     client: Client,
     quarantine: Duration,
     nodes: Cache,
-    pods: Cache,
+    pods: Pods,
     blocks: Cache,
     node_changes: mpsc::Receiver<Change>,
-    pod_changes: mpsc::Receiver<Change>,
     block_changes: mpsc::Receiver<Change>,
     queue: Queue<String>,
 }
 
 impl Orphans {
-    fn start(client: Client, quarantine: Duration, shutdown: &watch::Receiver<bool>) -> Self {
+    fn start(client: Client, quarantine: Duration, pods: Pods, shutdown: &watch::Receiver<bool>) -> Self {
         let follow = |path: String, trim: fn(&mut Value)| {
             Cache::start_trimmed(client.clone(), path, Vec::new(), trim, shutdown.clone())
         };
         let (nodes, node_changes) = follow(resource::NODES.collection(None), |node| {
             *node = json!({"metadata": node["metadata"].take()});
         });
-        let (pods, pod_changes) = follow(resource::PODS.collection(None), trim_pod);
         let (blocks, block_changes) = follow(resource::LEASES.collection(Some(BLOCKS)), |_| {});
         let queue = Queue::default();
-        Self { client, quarantine, nodes, pods, blocks, node_changes, pod_changes, block_changes, queue }
+        Self { client, quarantine, nodes, pods, blocks, node_changes, block_changes, queue }
     }
 
     fn is_there(&self, node: &str) -> bool {
@@ -88,7 +87,7 @@ impl Orphans {
     }
 
     fn pods_of<'a>(&'a self, node: &'a str) -> impl Iterator<Item = Arc<Value>> + 'a {
-        self.pods.list().into_iter().filter(move |pod| pod["spec"]["nodeName"] == node)
+        self.pods.cache.list().into_iter().filter(move |pod| pod["spec"]["nodeName"] == node)
     }
 
     async fn look(&self, node: &str) {
@@ -139,10 +138,4 @@ impl Orphans {
         }
         removal::delete(&self.client, &path, pod, Some(0)).await
     }
-}
-
-fn trim_pod(pod: &mut Value) {
-    let (node, phase) = (pod["spec"]["nodeName"].take(), pod["status"]["phase"].take());
-    pod["spec"] = json!({"nodeName": node});
-    pod["status"] = json!({"phase": phase});
 }

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 use crate::leader::{self, Election};
 use crate::signing::{self, Signing};
-use crate::{belongings, disruption, eviction, lifecycle, namespace, orphans, scheduler, tokens};
+use crate::{belongings, disruption, eviction, lifecycle, namespace, orphans, pods, scheduler, tokens};
 
 /// What they need.
 #[derive(Clone)]
@@ -36,9 +36,10 @@ pub async fn run(config: Config, election: Option<Election>, shutdown: watch::Re
 
 async fn work(config: Config, shutdown: watch::Receiver<bool>) {
     let mut tasks = JoinSet::new();
+    let [to_place, of_namespaces, to_evict, of_budgets, of_nodes] = pods::follow(config.controllers.clone(), &shutdown);
     let recorder = Recorder::start(config.scheduler.clone(), "default-scheduler", String::new());
-    tasks.spawn(scheduler::run(config.scheduler, recorder, shutdown.clone()));
-    tasks.spawn(namespace::run(config.controllers.clone(), shutdown.clone()));
+    tasks.spawn(scheduler::run(config.scheduler, recorder, to_place, shutdown.clone()));
+    tasks.spawn(namespace::run(config.controllers.clone(), of_namespaces, shutdown.clone()));
     if let Some(signing) = config.signing {
         tasks.spawn(signing::run(config.controllers.clone(), signing, shutdown.clone()));
     }
@@ -47,10 +48,10 @@ async fn work(config: Config, shutdown: watch::Receiver<bool>) {
     let recorder = Recorder::start(config.controllers.clone(), "node-controller", String::new());
     tasks.spawn(lifecycle::run(config.controllers.clone(), recorder, config.node_grace, shutdown.clone()));
     let recorder = Recorder::start(config.controllers.clone(), "taint-eviction-controller", String::new());
-    tasks.spawn(eviction::run(config.controllers.clone(), recorder, shutdown.clone()));
+    tasks.spawn(eviction::run(config.controllers.clone(), recorder, to_evict, shutdown.clone()));
     let recorder = Recorder::start(config.controllers.clone(), "controllermanager", String::new());
-    tasks.spawn(disruption::run(config.controllers.clone(), recorder, shutdown.clone()));
-    tasks.spawn(orphans::run(config.controllers, config.node_grace, shutdown));
+    tasks.spawn(disruption::run(config.controllers.clone(), recorder, of_budgets, shutdown.clone()));
+    tasks.spawn(orphans::run(config.controllers, config.node_grace, of_nodes, shutdown));
     while let Some(ended) = tasks.join_next().await {
         if let Err(error) = ended {
             tracing::error!(%error, "a controller broke down");

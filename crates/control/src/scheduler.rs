@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use crate::fit::{self, Wants};
+use crate::pods::Pods;
 use crate::removal;
 use crate::snapshot::{Budget, Choice, Facts, Preemption, Snapshot};
 use crate::tree::map;
@@ -33,10 +34,9 @@ const AT_ONCE: usize = 64;
 const RETRY: Duration = Duration::from_secs(1);
 
 /// Runs until the shutdown.
-pub async fn run(client: Client, recorder: Recorder, mut shutdown: watch::Receiver<bool>) {
+pub(crate) async fn run(client: Client, recorder: Recorder, pods: Pods, mut shutdown: watch::Receiver<bool>) {
     let all = |resource: client::Resource| (client.clone(), resource.collection(None), Vec::new());
-    let (pod_client, path, query) = all(resource::PODS);
-    let (_, mut pods) = Cache::start_trimmed(pod_client, path, query, trim, shutdown.clone());
+    let mut pods = pods.changes;
     let (node_client, path, query) = all(resource::NODES);
     let (_, mut nodes) = Cache::start(node_client, path, query, shutdown.clone());
     let (namespace_client, path, query) = all(resource::NAMESPACES);
@@ -349,25 +349,4 @@ fn scheduled(pod: &Value) -> Option<&Value> {
 
 fn is_told(pod: &Value, why: &str) -> bool {
     scheduled(pod).is_some_and(|condition| condition["status"] == "False" && condition["message"] == why)
-}
-
-/// Takes out of a pod what scheduling does not need.
-fn trim(pod: &mut Value) {
-    if let Some(metadata) = pod["metadata"].as_object_mut() {
-        metadata.retain(|field, _| !matches!(field.as_str(), "annotations" | "managedFields"));
-    }
-    for list in ["initContainers", "containers"] {
-        for fields in pod["spec"]
-            .get_mut(list)
-            .and_then(Value::as_array_mut)
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_object_mut)
-        {
-            fields.retain(|field, _| matches!(field.as_str(), "image" | "ports" | "resources"));
-        }
-    }
-    if let Some(status) = pod["status"].as_object_mut() {
-        status.retain(|field, _| matches!(field.as_str(), "phase" | "conditions" | "nominatedNodeName" | "startTime"));
-    }
 }
