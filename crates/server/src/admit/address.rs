@@ -3,14 +3,14 @@
 //! Only a node that is ready holds its addresses: a machine that comes back under another name, or gets the address of one that
 //! is gone, waits no longer than the others take to find that one lost. Loopback leads nowhere and belongs to all.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use api::field::quote;
 use api::status::Status;
 use serde_json::Value;
+use store::Entry;
 
 use crate::registry::{ListOptions, Registry, Resource, Selection, object as stored};
 use crate::tree::{items, text};
@@ -18,22 +18,24 @@ use crate::tree::{items, text};
 /// The addresses of other nodes. They are read only for a request that needs them: it is refused, and tried again with them.
 #[derive(Default)]
 pub(super) struct Addresses {
-    /// Which node has which.
-    taken: OnceLock<BTreeMap<IpAddr, String>>,
+    /// What each of the others says.
+    others: OnceLock<Vec<(String, Arc<Said>)>>,
     is_asked: AtomicBool,
 }
+
+/// The addresses that a node has as long as it is ready.
+type Said = Vec<IpAddr>;
 
 impl Addresses {
     /// Whether a refusal was for not knowing the other nodes.
     pub(super) fn are_missing(&self) -> bool {
-        self.is_asked.load(Ordering::Relaxed) && self.taken.get().is_none()
+        self.is_asked.load(Ordering::Relaxed) && self.others.get().is_none()
     }
 
     /// Reads the addresses of all nodes but this one.
     pub(super) async fn learn(&self, registry: &Registry, node: &str) -> Result<(), Status> {
         let page = registry.list(&Selection::all(Resource::known("", "nodes"), None), &ListOptions::ALL).await?;
-        let nodes: Vec<Value> = page.entries.iter().map(|entry| stored::decode(entry)).collect();
-        self.taken.get_or_init(|| held(&nodes, node));
+        self.others.get_or_init(|| others(&page.entries, node));
         Ok(())
     }
 
@@ -44,11 +46,12 @@ impl Addresses {
         if added.is_empty() {
             return None;
         }
-        let Some(taken) = self.taken.get() else {
+        let Some(others) = self.others.get() else {
             self.is_asked.store(true, Ordering::Relaxed);
             return Some("the addresses of the other nodes are yet to be read".to_owned());
         };
-        let (address, holder) = added.iter().find_map(|address| Some((address, taken.get(address)?)))?;
+        let taken = |said: &Said| added.iter().find(|address| said.contains(address)).copied();
+        let (address, holder) = others.iter().find_map(|(name, said)| Some((taken(said)?, name)))?;
         Some(format!(
             "node {} is not allowed to set the address {}, which node {} has as long as it is ready",
             quote(node),
@@ -58,10 +61,16 @@ impl Addresses {
     }
 }
 
-fn held(nodes: &[Value], own: &str) -> BTreeMap<IpAddr, String> {
-    let name = |node: &Value| text(&node["metadata"], "name").to_owned();
-    let others = nodes.iter().filter(|node| name(node) != own && is_ready(node));
-    others.flat_map(|node| internal(node).into_iter().map(move |address| (address, name(node)))).collect()
+fn others(nodes: &[Arc<Entry>], own: &str) -> Vec<(String, Arc<Said>)> {
+    let said = nodes.iter().map(|entry| {
+        let derived = stored::derived(entry);
+        (derived.head.name.clone(), derived.admission.get_or(|| said(&stored::decode(entry))))
+    });
+    said.filter(|(name, said)| name != own && !said.is_empty()).collect()
+}
+
+fn said(node: &Value) -> Said {
+    if is_ready(node) { internal(node) } else { Said::new() }
 }
 
 fn is_ready(node: &Value) -> bool {
@@ -85,6 +94,10 @@ mod tests {
             "addresses": [{"type": "Hostname", "address": name}, {"type": "InternalIP", "address": address}]}})
     }
 
+    fn entry(node: Value) -> Arc<Entry> {
+        stored::unstored("/minions/any".into(), &node, store::Revision(1))
+    }
+
     #[test]
     fn what_another_ready_node_has_is_refused() {
         let nodes = [node("a", "10.0.0.1", "True"), node("b", "10.0.0.2", "Unknown"), node("n", "10.0.0.9", "True")];
@@ -93,7 +106,7 @@ mod tests {
         assert_eq!(refusal("10.0.0.9"), None);
         assert!(!addresses.are_missing(), "what stays needs no look at others");
         assert!(refusal("10.0.0.1").is_some() && addresses.are_missing());
-        addresses.taken.get_or_init(|| held(&nodes, "n"));
+        addresses.others.get_or_init(|| others(&nodes.map(entry), "n"));
         assert!(!addresses.are_missing());
         for taken in ["10.0.0.1", "::ffff:10.0.0.1"] {
             let told = refusal(taken).unwrap_or_default();

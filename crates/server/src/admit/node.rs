@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use api::field::quote;
 use api::status::Status;
 use serde_json::Value;
+use store::Entry;
 
 use super::address::Addresses;
 use crate::auth::User;
@@ -60,9 +62,8 @@ impl Claims {
             "Node" => {
                 let leases = Selection::all(Resource::known("coordination.k8s.io", "leases"), Some(BLOCKS));
                 let page = registry.list(&leases, &ListOptions::ALL).await?;
-                let leases = page.entries.iter().map(|entry| stored::decode(entry));
-                let own = leases.filter(|lease| text_at(lease, &["spec", "holderIdentity"]) == node);
-                claims.held = own.map(|lease| text(&lease["metadata"], "name").to_owned()).collect();
+                let own = page.entries.iter().filter(|lease| *holder(lease) == *node);
+                claims.held = own.map(|lease| stored::derived(lease).head.name.clone()).collect();
             }
             "Lease" => {
                 let facts = Target::new(Resource::known("", "configmaps"), "kube-system", CLUSTER_FACTS);
@@ -107,6 +108,11 @@ impl Claims {
         let wrong = added.into_iter().find(|range| !self.held.contains(&name(range)))?;
         Some(wrong.as_str().unwrap_or_default().to_owned())
     }
+}
+
+/// The node that holds a block.
+fn holder(lease: &Entry) -> Arc<String> {
+    stored::derived(lease).admission.get_or(|| text_at(&stored::decode(lease), &["spec", "holderIdentity"]).to_owned())
 }
 
 /// An address and a length of its prefix.

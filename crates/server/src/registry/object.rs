@@ -49,6 +49,8 @@ pub(crate) struct Derived {
     pub(crate) head: Head,
     fields: OnceLock<Vec<(&'static str, String)>>,
     frames: [OnceLock<Bytes>; 3],
+    /// What admission reads of it, which judges writes to one object by many others.
+    pub(crate) admission: store::Memo,
 }
 
 /// What is derived from a version; made when first asked for.
@@ -57,6 +59,7 @@ pub(crate) fn derived(entry: &store::Entry) -> Arc<Derived> {
         head: serde_json::from_slice::<OnlyHead>(&entry.value).unwrap_or_default().metadata,
         fields: OnceLock::new(),
         frames: Default::default(),
+        admission: store::Memo::default(),
     })
 }
 
