@@ -57,7 +57,7 @@ pub struct Cache {
 
 impl Cache {
     /// Starts to follow the collection at `path`, narrowed by `query` (selectors). Changes are reported in order; whoever reads them sees
-    /// the cache at least as new as the change. `metadata.managedFields` are not kept.
+    /// the cache at least as new as the change.
     pub fn start(
         client: Client,
         path: String,
@@ -193,7 +193,7 @@ impl Follower {
         }
         let mut watch = self.client.watch(&self.path, &self.selectors(), &from).await?;
         *version = Some(from);
-        while let Some(event) = watch.next_lean().await? {
+        while let Some(event) = watch.next().await? {
             let object = match event {
                 Event::Added(object) | Event::Modified(object) => {
                     let object = self.trimmed(object);
@@ -244,9 +244,6 @@ impl Follower {
     }
 
     fn trimmed(&self, mut object: Value) -> Arc<Value> {
-        if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
-            metadata.remove("managedFields");
-        }
         (self.trim)(&mut object);
         Arc::new(object)
     }
@@ -263,5 +260,49 @@ impl Follower {
             }
         }
         reported
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::BoxFuture;
+    use http::{Request, Response};
+    use wire::{Body, body};
+
+    use super::*;
+    use crate::Transport;
+
+    /// A server with one object, of which a watch tells that it goes.
+    struct Server;
+
+    impl Transport for Server {
+        fn send(&self, request: Request<Body>) -> BoxFuture<'_, Result<Response<Body>, Error>> {
+            let object = r#"{"metadata":{"name":"a","resourceVersion":"7"}}"#;
+            let text = match request.uri().query().unwrap_or_default() {
+                query if query.contains("resourceVersion=7") => return Box::pin(std::future::pending()),
+                query if query.contains("watch=true") => format!("{{\"type\":\"DELETED\",\"object\":{object}}}\n"),
+                _ => format!(r#"{{"metadata":{{"resourceVersion":"6"}},"items":[{object}]}}"#),
+            };
+            Box::pin(async move { Ok(Response::new(body::full(text))) })
+        }
+
+        fn upgrade(&self, request: Request<Body>) -> BoxFuture<'_, Result<Response<Body>, Error>> {
+            self.send(request)
+        }
+    }
+
+    #[tokio::test]
+    async fn each_reader_hears_everything_and_one_that_is_gone_holds_up_nobody() {
+        let mut shared = Shared::new(Client::new(Arc::new(Server), "test"), "/things".into(), Vec::new(), |_| {});
+        let (mut readers, gone) = ([shared.reader(), shared.reader()], shared.reader());
+        drop(gone);
+        let (_stop, shutdown) = watch::channel(false);
+        shared.start(shutdown);
+        for (cache, changes) in &mut readers {
+            assert!(matches!(changes.recv().await, Some(Change::Set(object)) if Key::of(&object).name == "a"));
+            assert_eq!(changes.recv().await, Some(Change::Synced));
+            assert!(matches!(changes.recv().await, Some(Change::Removed(_))));
+            assert!(cache.list().is_empty());
+        }
     }
 }

@@ -10,7 +10,6 @@ pub mod cache;
 mod error;
 pub mod events;
 pub mod kubeconfig;
-mod lean;
 pub mod queue;
 pub mod request;
 pub mod resource;

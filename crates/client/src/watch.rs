@@ -5,11 +5,9 @@ use http::Request;
 use http::header::ACCEPT;
 use http_body_util::BodyExt;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 use wire::{Body, body};
 
-use crate::lean::Lean;
 use crate::resource::with_query;
 use crate::{Client, Error};
 
@@ -33,9 +31,9 @@ pub struct Watch {
 }
 
 #[derive(Deserialize)]
-struct Frame<T> {
+struct Frame {
     r#type: String,
-    object: T,
+    object: Value,
 }
 
 impl Client {
@@ -65,18 +63,7 @@ impl Watch {
     /// [`Error::Api`] when the server breaks the watch off, as it does when the history is gone.
     pub async fn next(&mut self) -> Result<Option<Event>, Error> {
         match self.line().await? {
-            Some(line) => event::<Value>(&line).map(Some),
-            None => Ok(None),
-        }
-    }
-
-    /// As [`Watch::next`], but the object's `metadata.managedFields` are skipped unread: they are much of it, and of use to servers only.
-    ///
-    /// # Errors
-    /// As [`Watch::next`].
-    pub async fn next_lean(&mut self) -> Result<Option<Event>, Error> {
-        match self.line().await? {
-            Some(line) => event::<Lean>(&line).map(Some),
+            Some(line) => event(&line).map(Some),
             None => Ok(None),
         }
     }
@@ -110,10 +97,9 @@ impl Watch {
     }
 }
 
-fn event<T: DeserializeOwned + Into<Value>>(line: &[u8]) -> Result<Event, Error> {
-    let Frame::<T> { r#type, object } =
+fn event(line: &[u8]) -> Result<Event, Error> {
+    let Frame { r#type, object } =
         serde_json::from_slice(line).map_err(|e| Error::failed("reading a watch event", e))?;
-    let object = object.into();
     match r#type.as_str() {
         "ADDED" => Ok(Event::Added(object)),
         "MODIFIED" => Ok(Event::Modified(object)),

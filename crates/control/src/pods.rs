@@ -27,7 +27,7 @@ pub(crate) fn follow<const READERS: usize>(client: Client, shutdown: &watch::Rec
 /// Takes out of a pod what no controller needs.
 fn trim(pod: &mut Value) {
     if let Some(metadata) = pod["metadata"].as_object_mut() {
-        metadata.remove("annotations");
+        metadata.retain(|field, _| !matches!(field.as_str(), "annotations" | "managedFields"));
     }
     for list in ["initContainers", "containers"] {
         for fields in pod["spec"]
