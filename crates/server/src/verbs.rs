@@ -1,5 +1,6 @@
 //! What is done to objects: one function per verb, the same for all kinds.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use api::kind::Kind;
@@ -125,8 +126,8 @@ async fn create(
     place(&resource, namespace(path), &mut tree)?;
     complete(&resource, &mut tree);
     admit::create(registry, &call.user, &resource, &mut tree).await?;
-    let entry = registry.create(resource, tree, WriteOptions { dry_run }).await?;
-    warnings.extend((resource.behaviour.warnings)(&stored::decode(&entry)));
+    let entry = registry.create(resource, &mut tree, WriteOptions { dry_run }).await?;
+    warnings.extend((resource.behaviour.warnings)(&tree));
     let mut response = render::one(StatusCode::CREATED, &resource, &entry, form, now());
     warn(&mut response, &warnings);
     Ok(response)
@@ -187,7 +188,7 @@ pub(crate) async fn update(
     complete(&resource, &mut tree);
     if part.is_empty() && resource.behaviour.create_on_update && registry.find(target).await?.is_none() {
         admit::create(registry, &call.user, &resource, &mut tree).await?;
-        let entry = registry.create(resource, tree, WriteOptions { dry_run }).await?;
+        let entry = registry.create(resource, &mut tree, WriteOptions { dry_run }).await?;
         return Ok(render::one(StatusCode::CREATED, &resource, &entry, form, now()));
     }
     let user = call.user;
@@ -221,9 +222,9 @@ pub(crate) async fn patch(
     let claims = admit::claims(registry, &user, target).await?;
     let warnings = std::sync::Mutex::new(Vec::new());
     let change = |old: &Value| {
-        let mut served = old.clone();
+        let mut served = Cow::Borrowed(old);
         if let Some(conversion) = resource.conversion {
-            (conversion.from_storage)(&mut served);
+            (conversion.from_storage)(served.to_mut());
         }
         let (mut new, told) = patch.apply(resource.kind, &served, unknown, target)?;
         *warnings.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = told;

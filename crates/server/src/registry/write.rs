@@ -44,25 +44,25 @@ pub(crate) struct Update<'a> {
 }
 
 impl Registry {
-    /// Stores a new object. It must have its defaults and have passed admission.
+    /// Stores a new object. It must have its defaults and have passed admission. Afterwards `tree` is what was stored, but for its version.
     pub(crate) async fn create(
         &self,
         resource: Resource,
-        mut tree: Value,
+        tree: &mut Value,
         options: WriteOptions,
     ) -> Result<Arc<store::Entry>, Status> {
-        if !text_at(&tree, &["metadata", "resourceVersion"]).is_empty() {
+        if !text_at(tree, &["metadata", "resourceVersion"]).is_empty() {
             return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
         }
-        prepare(&resource, &mut tree);
-        let prefix = text_at(&tree, &["metadata", "generateName"]).to_owned();
-        let generated = text_at(&tree, &["metadata", "name"]).is_empty() && !prefix.is_empty();
+        prepare(&resource, tree);
+        let prefix = text_at(tree, &["metadata", "generateName"]).to_owned();
+        let generated = text_at(tree, &["metadata", "name"]).is_empty() && !prefix.is_empty();
         for _ in 0..NAMES {
             if generated {
-                set(object(&mut tree, "metadata"), "name", api::meta::generate_name(&prefix, random()));
+                set(object(tree, "metadata"), "name", api::meta::generate_name(&prefix, random()));
             }
-            validate(&resource, &tree)?;
-            match self.put_new(&resource, &tree, options).await {
+            validate(&resource, tree)?;
+            match self.put_new(&resource, tree, options).await {
                 Err(Error::Conflict { .. }) if generated => {}
                 Err(Error::Conflict { .. }) => {
                     return Err(Status::already_exists(resource.named(), text(&tree["metadata"], "name")));
@@ -303,11 +303,18 @@ fn keep_identity(new: &mut Value, old: &Value) {
 /// An update of the status takes from the request the status, labels, annotations and finalizers, and nothing else.
 fn keep_all_but_status(new: &mut Value, old: &Value) {
     for (name, value) in old.as_object().into_iter().flatten() {
-        if !["status", "metadata"].contains(&name.as_str()) {
+        if !["status", "metadata"].contains(&name.as_str()) && new.get(name) != Some(value) {
             set(new, name, value.clone());
         }
     }
     fields(new).retain(|name, _| ["status", "metadata"].contains(&name.as_str()) || old.get(name).is_some());
+}
+
+/// What an object is about: neither what it is, nor what is known of it.
+fn content(tree: &Value) -> impl Iterator<Item = (&String, &Value)> {
+    let is_content =
+        |(name, _): &(&String, &Value)| !["metadata", "status", "apiVersion", "kind"].contains(&name.as_str());
+    tree.as_object().into_iter().flatten().filter(is_content)
 }
 
 /// Counts a change of anything but metadata and status.
@@ -315,12 +322,7 @@ fn count_generation(resource: &Resource, new: &mut Value, old: &Value) {
     if !resource.behaviour.has_generation {
         return;
     }
-    let content = |tree: &Value| {
-        let mut content = tree.clone();
-        fields(&mut content).retain(|name, _| !["metadata", "status", "apiVersion", "kind"].contains(&name.as_str()));
-        content
-    };
-    if content(new) != content(old) {
+    if !content(new).eq(content(old)) {
         let generation = integer(&old["metadata"], "generation").unwrap_or_default() + 1;
         set(object(new, "metadata"), "generation", json!(generation));
     }
