@@ -258,6 +258,11 @@ pub(crate) fn forward() -> Result<()> {
     if is_on { Ok(()) } else { fs::write(path, "1").doing(|| format!("write {path}")) }
 }
 
+/// Whether two ranges have addresses in common.
+pub fn overlap(one: &Ipv4Net, other: &Ipv4Net) -> bool {
+    one.contains(&other.network()) || other.contains(&one.network())
+}
+
 /// The ranges that the machine's addresses and routes use, the default route aside: what a new cluster must keep away from.
 pub fn used_ranges() -> Result<Vec<Ipv4Net>> {
     let socket = route()?;

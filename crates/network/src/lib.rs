@@ -19,7 +19,7 @@ pub mod probe;
 
 pub use attach::Attachment;
 pub use error::{Error, Result};
-pub use host::{Config, Host, HostPort, Link, Protocol, addresses, node_address, used_ranges};
+pub use host::{Config, Host, HostPort, Link, Protocol, addresses, node_address, overlap, used_ranges};
 pub use mesh::{Backend, Own, Peer, PeerState, Reach};
 pub use monitor::Monitor;
 pub use netlink::Socket;

@@ -412,8 +412,7 @@ fn claims() -> impl Iterator<Item = Ipv4Net> {
 /// A range that this machine uses otherwise would make one of the two unreachable.
 pub(crate) fn ensure_free(range: Ipv4Net) -> anyhow::Result<()> {
     let used = network::used_ranges().context("reading the machine's routes")?;
-    let overlaps = |other: &&Ipv4Net| other.contains(&range.network()) || range.contains(&other.network());
-    match used.iter().find(overlaps) {
+    match used.iter().find(|other| network::overlap(other, &range)) {
         Some(other) => bail!(
             "the cluster's pods have addresses of {range}, but this machine reaches {other} otherwise: the cluster needs \
              another --pod-cidr, or this machine another network"
@@ -426,10 +425,8 @@ pub(crate) fn ensure_free(range: Ipv4Net) -> anyhow::Result<()> {
 fn free_range() -> anyhow::Result<Ipv4Net> {
     let mut used = network::used_ranges().context("reading the machine's routes")?;
     used.extend(claims());
-    let overlaps =
-        |range: &Ipv4Net| used.iter().any(|other| other.contains(&range.network()) || range.contains(&other.network()));
     let candidates = (42..=127).filter_map(|number| Ipv4Net::new(Ipv4Addr::new(10, number, 0, 0), 16).ok());
-    let mut free = candidates.filter(|range| !overlaps(range));
+    let mut free = candidates.filter(|range| !used.iter().any(|other| network::overlap(other, range)));
     free.next().context("no range of 10.42.0.0/16 to 10.127.0.0/16 is free: name one with --pod-cidr")
 }
 

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 
 use super::{Backend, Own, Peer, PeerState, Reach, VXLAN_OVERHEAD, VXLAN_PORT, tunnel_mac};
+use crate::host::overlap;
 
 /// How the kernel would reach a peer's address.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -170,7 +171,7 @@ fn choose<'a>(own: &Own, peer: &Peer, way: Option<&'a Way>, backend: Backend) ->
 fn believable(peer: &Peer, range: Ipv4Net, known: &[Route]) -> (Vec<Ipv4Net>, Vec<String>) {
     let (mut blocks, mut problems) = (Vec::<Ipv4Net>::new(), Vec::new());
     for block in peer.blocks.iter().map(Ipv4Net::trunc) {
-        let rival = known.iter().map(|route| route.block).chain(blocks.iter().copied()).find(|it| overlaps(it, &block));
+        let rival = known.iter().map(|route| route.block).chain(blocks.iter().copied()).find(|it| overlap(it, &block));
         match rival {
             _ if !range.contains(&block) => {
                 problems.push(format!("{block} of {} is not within the cluster's range {range}", peer.name));
@@ -182,10 +183,6 @@ fn believable(peer: &Peer, range: Ipv4Net, known: &[Route]) -> (Vec<Ipv4Net>, Ve
         }
     }
     (blocks, problems)
-}
-
-fn overlaps(one: &Ipv4Net, other: &Ipv4Net) -> bool {
-    one.contains(&other.network()) || other.contains(&one.network())
 }
 
 fn through_tunnel(mesh: &mut Mesh, peer: &Peer, blocks: &[Ipv4Net], mtu: u32) {
