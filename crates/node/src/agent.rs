@@ -76,18 +76,6 @@ pub struct Shared {
     ways: RwLock<Arc<Vec<PeerState>>>,
 }
 
-/// The changes of the node's address.
-pub(crate) struct Moves(watch::Receiver<Ipv4Addr>);
-
-impl Moves {
-    /// Resolves when there is another; never, when there will be none.
-    pub(crate) async fn next(&mut self) {
-        if self.0.changed().await.is_err() {
-            std::future::pending().await
-        }
-    }
-}
-
 /// What others may see of a pod's worker.
 pub struct Entry {
     state: RwLock<EntryState>,
@@ -129,10 +117,10 @@ impl Shared {
     }
 
     /// Tells of each further address of the node.
-    pub(crate) fn moves(&self) -> Moves {
+    pub(crate) fn moves(&self) -> watch::Receiver<Ipv4Addr> {
         let mut address = self.address.clone();
         address.mark_unchanged();
-        Moves(address)
+        address
     }
 
     /// How other nodes are reached.
@@ -305,7 +293,7 @@ impl Agent {
         loop {
             tokio::select! {
                 // The pods say which node they are on by its address, too.
-                () = moves.next() => self.orders.values().for_each(|orders| orders.send_modify(|_| {})),
+                Ok(()) = moves.changed() => self.orders.values().for_each(|orders| orders.send_modify(|_| {})),
                 () = wire::listen::stopped(&mut shutdown) => break,
                 change = self.pods.recv() => match change {
                     Some(change) => self.apply(change, &shutdown).await,

@@ -69,7 +69,7 @@ impl Heart {
                     None => return,
                 },
                 () = returning => self.come_back().await,
-                () = moves.next() => {
+                Ok(()) = moves.changed() => {
                     // If it cannot be told now, the next sign of life tells it.
                     self.was_lost = true;
                     self.beat().await;

@@ -60,7 +60,7 @@ impl Peers {
                 () = wire::listen::stopped(&mut shutdown) => return,
                 () = again => {}
                 () = paths.changed() => {}
-                () = moves.next() => {}
+                Ok(()) = moves.changed() => {}
                 () = disturbed() => known = None,
                 change = changes.recv() => match change {
                     Some(Change::Synced) => is_synced = true,
