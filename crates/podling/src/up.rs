@@ -228,8 +228,7 @@ async fn serve(options: Options, role: Role, begun: Instant) -> anyhow::Result<(
         let outer = if is_one_of_several { Some(node_listener(&authority, &own, &facts).await?) } else { None };
         let port = outer.as_ref().map_or(Ok(facts.listen), Listener::address)?.port();
         let (address, moves) = watch::channel(facts.node_address);
-        let mut config = agent(&options, &place, &facts, port, &server)?;
-        config.node_address = moves;
+        let config = agent(&options, &place, &facts, port, moves, &server)?;
         let agent = node::Agent::start(config, shutdown.clone()).await?;
         if options.node_ip.is_none() {
             let choose = || Ok(network::node_address()?);
@@ -494,13 +493,14 @@ fn agent(
     place: &Place,
     facts: &Facts,
     port: u16,
+    node_address: watch::Receiver<Ipv4Addr>,
     server: &Arc<server::Server>,
 ) -> anyhow::Result<node::Config> {
     let registries = options.registries.read()?;
     let identity = Identity::new(format!("system:node:{}", facts.node_name), &["system:nodes"]);
     Ok(node::Config {
         node_name: facts.node_name.clone(),
-        node_address: watch::channel(facts.node_address).1,
+        node_address,
         client: local(server, identity),
         runtime: facts.runtime(place)?,
         images: Arc::new(cluster::images(place, registries)?),
