@@ -8,8 +8,8 @@ use crate::kinds::check::{self, report};
 use crate::kinds::selector;
 use crate::tree::{integer, items, present, text};
 
-const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
-const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
+pub(super) const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
+pub(super) const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
 
 /// What is wrong with `spec.affinity`.
 pub(super) fn validate(errors: &mut Vec<FieldError>, spec: &Value, path: &Path) {

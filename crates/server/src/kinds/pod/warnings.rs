@@ -6,6 +6,7 @@ use api::field::quote;
 use api::quantity::Quantity;
 use serde_json::Value;
 
+use super::affinity::{PREFERRED, REQUIRED};
 use super::defaults::plain;
 use crate::tree::{at, entries, integer, items, present, text};
 
@@ -52,12 +53,10 @@ pub(super) fn of(pod: &Value) -> Vec<String> {
 }
 
 fn neighbours(found: &mut Vec<String>, affinity: &Value, path: &str) {
-    let (required, preferred) =
-        ("requiredDuringSchedulingIgnoredDuringExecution", "preferredDuringSchedulingIgnoredDuringExecution");
-    unselective(found, items(affinity, required), &format!("{path}.{required}"));
-    for (number, item) in items(affinity, preferred).iter().enumerate() {
+    unselective(found, items(affinity, REQUIRED), &format!("{path}.{REQUIRED}"));
+    for (number, item) in items(affinity, PREFERRED).iter().enumerate() {
         if present(&item["podAffinityTerm"], "labelSelector").is_none() {
-            found.push(no_pod(&format!("{path}.{preferred}[{number}].podAffinityTerm")));
+            found.push(no_pod(&format!("{path}.{PREFERRED}[{number}].podAffinityTerm")));
         }
     }
 }
