@@ -1,6 +1,9 @@
 //! Pods on several machines: the real binary on network namespaces, two on one link and one behind a router.
 
+use std::time::Duration;
+
 use e2e::lab::Lab;
+use testkit::lab::Impairment;
 
 const WAIT: &str = "--timeout=60s";
 
@@ -240,14 +243,6 @@ fn who_was_cut_off_comes_back_and_losses_are_borne() {
     lab.kubectl(&["wait", "--for=condition=Ready", "node/m3", WAIT]).ok();
     reaches(&lab, 1, 3);
     reaches(&lab, 3, 2);
-    match lab.machine(3).impair(Some("delay 30ms 10ms")) {
-        Ok(()) => {
-            reaches(&lab, 1, 3);
-            reaches(&lab, 3, 1);
-            lab.machine(3).impair(None).expect("no delay");
-        }
-        Err(error) => eprintln!("SKIPPED: delay between nodes: {error}"),
-    }
     // One packet in twenty is lost on the way to the third machine and back.
     for line in [
         "add table ip loss",
@@ -263,4 +258,47 @@ fn who_was_cut_off_comes_back_and_losses_are_borne() {
         let has_loss = |word: &String| word.ends_with("/5") && word != "0/5" && word != "5/5";
         lines.iter().flatten().any(has_loss).then_some(())
     });
+}
+
+#[test]
+fn a_node_far_away_is_a_node_like_others() {
+    if !e2e::can_run() {
+        return;
+    }
+    let Some(lab) = Lab::with_far(2, 1) else { return };
+    lab.wires().set_backbone_mtu(1400).expect("narrow");
+    let each_way = Duration::from_millis(100);
+    for number in [2, 3] {
+        let how = Impairment { jitter: Duration::from_millis(10), ..Impairment::delay(each_way) };
+        lab.machine(number).impair(Some(how)).expect("delay");
+    }
+    lab.serve("up", &["--node-grace", "2s"]);
+    let token = lab.token(&[]);
+    for number in 1..=3 {
+        if number > 1 {
+            lab.join(number, &token, &[]).ok();
+        }
+        lab.import_busybox(number);
+        pod(&lab, number);
+    }
+    lab.kubectl(&["wait", "--for=condition=Ready", "pod", "--all", WAIT]).ok();
+    let ready = "{range .items[*].status.conditions[?(@.type=='Ready')]}{.status} {.lastTransitionTime}\n{end}";
+    let ready = || lab.kubectl(&["get", "nodes", "-o", &format!("jsonpath={ready}")]).ok();
+    let before = ready();
+    assert_eq!(before.matches("True").count(), 3, "{before}");
+    all_reach_all(&lab);
+    // What answers late is not taken for lost: neither large packets, nor small ones.
+    e2e::until("the paths to be probed", || {
+        let lines = ways(&lab);
+        let whole = |mtu: &str| {
+            let is_so = |line: &&Vec<String>| [mtu, "0/5"].iter().all(|told| line.iter().any(|word| word == told));
+            lines.iter().filter(is_so).count()
+        };
+        ((whole("1500"), whole("1350")) == (2, 4)).then_some(())
+    });
+    // Heartbeats have gone on all the while, which was longer than a node may be silent.
+    assert_eq!(ready(), before);
+    let taints = lab.kubectl(&["get", "nodes", "-o", "jsonpath={.items[*].spec.taints}"]).ok();
+    assert!(taints.is_empty(), "{taints}");
+    assert!(lab.own(&["network", "why", "on-m2", "on-m3:8080"]).ok().contains("on-m2 reaches on-m3 at"));
 }

@@ -1,7 +1,9 @@
 //! Machines on one machine: network namespaces on wires (a bridge in a namespace of its own), each wire behind a router, all routers on
 //! one backbone. The namespaces have no names: only open files hold them, so they vanish with the process, however it ends.
 //!
-//! The caller's own network is never touched. `ip` and `tc` do the plumbing, since this is for tests only.
+//! The caller's own network is never touched. `ip` does the plumbing, since this is for tests only.
+
+mod relay;
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -9,14 +11,19 @@ use std::io::{BufRead, BufReader};
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail, ensure};
+pub use relay::Impairment;
+use relay::Relay;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 /// The link of every machine to its wire.
 pub const LINK: &str = "eth0";
+
+/// The most that the kernel cuts one packet into, if nobody says less.
+const SEGMENTS: u32 = 65_535;
 
 /// Why there can be no lab here, if so.
 pub fn obstacle() -> Option<String> {
@@ -26,7 +33,7 @@ pub fn obstacle() -> Option<String> {
     let is_missing = |tool: &&str| {
         !["/usr/sbin", "/usr/bin", "/sbin", "/bin"].iter().any(|place| std::path::Path::new(place).join(tool).exists())
     };
-    ["unshare", "ip", "tc"].into_iter().find(is_missing).map(|tool| format!("a lab needs {tool}"))
+    ["unshare", "ip"].into_iter().find(is_missing).map(|tool| format!("a lab needs {tool}"))
 }
 
 /// A network namespace.
@@ -123,6 +130,8 @@ pub struct Machine {
     /// Name of its port in the switch.
     port: String,
     address: Ipv4Addr,
+    /// What stands between the port and the switch, if its cable was made worse.
+    relay: Arc<Mutex<Option<Relay>>>,
 }
 
 impl Lab {
@@ -179,7 +188,8 @@ impl Wire {
         let namespace = Namespace::new()?;
         let port = format!("m{number}");
         plug(&namespace, LINK, &self.switch, &port)?;
-        let mut machine = Machine { namespace, wire: self.clone(), port, address: Ipv4Addr::UNSPECIFIED };
+        let (wire, relay) = (self.clone(), Arc::default());
+        let mut machine = Machine { namespace, wire, port, address: Ipv4Addr::UNSPECIFIED, relay };
         machine.readdress(u8::try_from(number).context("too many machines")?)?;
         Ok(machine)
     }
@@ -235,7 +245,8 @@ impl Machine {
     /// # Errors
     /// When the kernel refuses.
     pub fn cut(&self) -> Result<()> {
-        self.wire.switch.run(&format!("ip link set {} nomaster", self.port)).map(drop)
+        let port = self.plugged();
+        self.wire.switch.run(&format!("ip link set {port} nomaster")).map(drop)
     }
 
     /// Everything comes through again.
@@ -243,19 +254,42 @@ impl Machine {
     /// # Errors
     /// When the kernel refuses.
     pub fn restore(&self) -> Result<()> {
-        self.wire.switch.run(&format!("ip link set {} master switch", self.port)).map(drop)
+        let port = self.plugged();
+        self.wire.switch.run(&format!("ip link set {port} master switch")).map(drop)
     }
 
-    /// Loss, delay and so on of what it sends, in `tc`'s words for netem; None takes it away.
+    /// Delay and loss of all that it sends and gets; None takes them away. A cable that was cut is whole then.
     ///
     /// # Errors
-    /// When the kernel has no netem, which is for the caller to say as SKIPPED.
-    pub fn impair(&self, how: Option<&str>) -> Result<()> {
-        let change = match how {
-            Some(how) => format!("tc qdisc replace dev {LINK} root netem {how}"),
-            None => format!("tc qdisc del dev {LINK} root"),
-        };
-        self.namespace.run(&change).map(drop)
+    /// When the kernel refuses.
+    pub fn impair(&self, how: Option<Impairment>) -> Result<()> {
+        let (switch, port) = (&self.wire.switch, &self.port);
+        let mut relay = self.relay.lock().unwrap_or_else(PoisonError::into_inner);
+        if relay.take().is_some() {
+            switch.run(&format!("ip link delete {port}-near"))?;
+            switch.run(&format!("ip link set {port} master switch"))?;
+            self.namespace.run(&format!("ip link set {LINK} gso_max_segs {SEGMENTS}"))?;
+        }
+        let Some(how) = how else { return Ok(()) };
+        // No segments larger than the cable: nobody behind it could send those on.
+        self.namespace.run(&format!("ip link set {LINK} gso_max_segs 1"))?;
+        let segments = "gso_max_segs 1 type veth peer name";
+        switch.run(&format!("ip link add {port}-far {segments} {port}-near"))?;
+        for link in [port.clone(), format!("{port}-near"), format!("{port}-far")] {
+            // The switch's machine has nothing to say itself.
+            switch.run(&format!("ip link set {link} addrgenmode none"))?;
+        }
+        switch.run(&format!("ip link set {port} nomaster"))?;
+        switch.run(&format!("ip link set {port}-near up"))?;
+        *relay = Some(Relay::start(switch, [port, &format!("{port}-near")], how)?);
+        switch.run(&format!("ip link set {port}-far master switch up"))?;
+        switch.run(&format!("ip link show {port}-far")).map(drop)
+    }
+
+    /// The name of the link that is a port of the switch.
+    fn plugged(&self) -> String {
+        let relay = self.relay.lock().unwrap_or_else(PoisonError::into_inner);
+        if relay.is_some() { format!("{}-far", self.port) } else { self.port.clone() }
     }
 }
 
@@ -280,8 +314,9 @@ fn plug(machine: &Namespace, link: &str, switch: &Namespace, port: &str) -> Resu
 
 #[cfg(test)]
 mod tests {
-    use std::net::UdpSocket;
-    use std::time::Duration;
+    use std::io::{Read, Write};
+    use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
+    use std::time::{Duration, Instant};
 
     use super::*;
 
@@ -310,6 +345,58 @@ mod tests {
         c.readdress(99).expect("a new address");
         assert_eq!(c.address(), Ipv4Addr::new(198, 18, 2, 99));
         assert!(reaches(&a, &b) && reaches(&a, &c));
+    }
+
+    /// How long a question and its answer take.
+    fn round_trip(from: &Machine, to: &Machine, bytes: usize) -> Option<Duration> {
+        let listener = to.namespace().inside(|| TcpListener::bind("0.0.0.0:9")).expect("bind");
+        let goal = (to.address(), 9);
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                let (mut stream, _) = listener.accept().expect("accept");
+                let mut got = Vec::new();
+                stream.read_to_end(&mut got).expect("read");
+                assert!(got.iter().all(|byte| *byte == 7));
+                stream.write_all(&got.len().to_ne_bytes()).expect("write");
+            });
+            let mut stream = from.namespace().inside(|| TcpStream::connect(goal)).ok()?;
+            let start = Instant::now();
+            stream.write_all(&vec![7; bytes]).ok()?;
+            stream.shutdown(Shutdown::Write).ok()?;
+            let mut answer = [0; size_of::<usize>()];
+            stream.read_exact(&mut answer).ok()?;
+            assert_eq!(usize::from_ne_bytes(answer), bytes);
+            Some(start.elapsed())
+        })
+    }
+
+    #[test]
+    fn a_cable_can_be_made_worse_and_better_again() {
+        if let Some(reason) = obstacle() {
+            eprintln!("SKIPPED: {reason}");
+            return;
+        }
+        let mut lab = Lab::new().expect("a lab");
+        let (here, there) = (lab.wire().expect("a wire"), lab.wire().expect("a wire"));
+        let [a, b] = [here.machine(), here.machine()].map(|made| made.expect("a machine"));
+        let c = there.machine().expect("a machine");
+        let each_way = Duration::from_millis(40);
+        b.impair(Some(Impairment::delay(each_way))).expect("delay");
+        for (one, other) in [(&a, &b), (&b, &a), (&c, &b), (&b, &c)] {
+            let took = round_trip(one, other, 1).expect("an answer");
+            assert!(took >= each_way * 2 && took < each_way * 4, "{took:?}");
+        }
+        assert!(round_trip(&a, &c, 1).expect("an answer") < each_way);
+        // Large segments are cut before they get to the relay, and their checksums are right behind it.
+        assert!(round_trip(&a, &b, 1 << 20).is_some() && round_trip(&b, &c, 1 << 20).is_some());
+        b.cut().expect("cut");
+        assert!(!reaches(&a, &b));
+        b.restore().expect("restore");
+        assert!(reaches(&a, &b));
+        b.impair(Some(Impairment { loss: 1000, ..Impairment::default() })).expect("loss");
+        assert!(!reaches(&a, &b) && reaches(&a, &c));
+        b.impair(None).expect("a good cable");
+        assert!(round_trip(&a, &b, 1).expect("an answer") < each_way);
     }
 
     #[test]
