@@ -83,15 +83,16 @@ impl Path {
                 blocks: vec![block(other)?],
                 path_mtu: None,
             };
-            let (attachment, outer) = machine.namespace().inside(|| -> Result<_> {
+            let (host, states, attachment, outer) = machine.namespace().inside(|| -> Result<_> {
                 let host = Host::open(config)?;
                 host.apply(&[])?;
-                host.mesh(&own, &[peer], backend)?;
+                let states = host.mesh(&own, &[peer], backend)?;
                 let attachment = host.attachment("pod", pod(number))?;
-                Ok((attachment, Socket::route()?))
+                Ok((host, states, attachment, Socket::route()?))
             })?;
             let namespace = Namespace::new()?;
             namespace.inside(|| network::attach::perform(&outer, &attachment))?;
+            machine.namespace().inside(|| host.offload(&states))?;
             pods.push(namespace);
         }
         Path::between(pods, machines)

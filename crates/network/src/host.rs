@@ -13,6 +13,7 @@ use crate::filter;
 use crate::netlink::message::Received;
 use crate::netlink::route;
 use crate::netlink::{Socket, expr};
+use crate::offload::Short;
 
 /// One cluster's part of a machine.
 #[derive(Clone, Debug)]
@@ -65,6 +66,7 @@ pub struct Link {
 pub struct Host {
     config: Config,
     table: Mutex<Table>,
+    pub(crate) short: Mutex<Short>,
 }
 
 /// What the table was made of.
@@ -87,7 +89,7 @@ impl Host {
             return Err(io::Error::from(io::ErrorKind::InvalidInput))
                 .doing(|| format!("use {:?} as prefix of links", config.prefix));
         }
-        Ok(Host { config, table: Mutex::default() })
+        Ok(Host { config, table: Mutex::default(), short: Mutex::default() })
     }
 
     /// Forwarding, and the whole table with these host ports, in one atomic step. Call it again whenever they change.
@@ -234,12 +236,12 @@ impl Host {
     /// Takes the table, all links with our prefix and all our routes away.
     pub fn remove(&self) -> Result<()> {
         let links = self.collect_garbage(&[]);
-        let mesh = self.remove_mesh();
+        let (mesh, offload) = (self.remove_mesh(), self.remove_offload());
         netfilter()?
             .commit(filter::removal(&self.config.table))
             .doing(|| format!("remove nft table {}", self.config.table))?;
         *self.table() = Table::default();
-        links.and(mesh)
+        links.and(mesh).and(offload)
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Plain data, the kernel's own sockets and no other program. It refuses to know what a pod or a service is: it knows attachments,
 //! host ports and ranges. Read in this order: `pool` (pure), `attach` (one link pair), `host` (what a machine needs once), `filter`
-//! (the table), `mesh` (the ways to other machines), `probe` (how those are), `netns` (machines within the machine), `netlink` (the wire format).
+//! (the table), `mesh` (the ways to other machines), `offload` (past the rules), `probe` (how those are), `netns` (machines within the machine), `netlink` (the wire format).
 
 pub mod attach;
 pub mod error;
@@ -13,6 +13,7 @@ pub mod monitor;
 mod netlink;
 pub mod netns;
 pub mod obstacle;
+mod offload;
 pub mod pool;
 pub mod pools;
 pub mod probe;

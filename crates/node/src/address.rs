@@ -129,6 +129,22 @@ impl Addresses {
         self.host.mesh(own, peers, backend).map_err(|error| Error::failed("leading to other nodes", error))
     }
 
+    /// Lets known flows to these peers, and among this node's pods, go past the machine's rules.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] when the kernel refuses; it is not asked again then.
+    pub fn offload(&self, peers: &[PeerState]) -> Result<(), Error> {
+        self.host.offload(peers).map_err(|error| Error::failed("offloading flows", error))
+    }
+
+    /// The same for a pod that was attached since.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] when the kernel refuses.
+    pub fn offload_attachment(&self, sandbox: &str) -> Result<(), Error> {
+        self.host.offload_attachment(sandbox).map_err(|error| Error::failed("offloading a pod's flows", error))
+    }
+
     /// Leads to the addresses of these pods again where the machine does not any more.
     ///
     /// # Errors

@@ -104,6 +104,9 @@ impl Peers {
                 tracing::warn!(peer = state.peer.name, problem, "the way to another node");
             }
         }
+        if let Err(error) = self.shared.addresses.offload(&states) {
+            tracing::warn!(error = error.chain(), "all packets go by the machine's rules, which is slower");
+        }
         let told = self.report(&states).await;
         self.shared.set_ways(states);
         told

@@ -3,6 +3,7 @@
 pub(crate) mod expr;
 pub(crate) mod message;
 pub(crate) mod route;
+pub(crate) mod traffic;
 pub(crate) mod tunnel;
 
 use std::io;

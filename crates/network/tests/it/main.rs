@@ -2,6 +2,7 @@
 
 mod lab;
 mod mesh;
+mod offload;
 
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 

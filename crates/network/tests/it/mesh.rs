@@ -10,13 +10,13 @@ use testkit::lab::{self, Lab, Namespace, Wire};
 use crate::lab as sockets;
 
 /// A machine with one attachment.
-struct Node {
-    machine: lab::Machine,
-    host: Host,
-    own: Own,
+pub(crate) struct Node {
+    pub(crate) machine: lab::Machine,
+    pub(crate) host: Host,
+    pub(crate) own: Own,
     name: String,
-    pod: Namespace,
-    pod_address: Ipv4Addr,
+    pub(crate) pod: Namespace,
+    pub(crate) pod_address: Ipv4Addr,
 }
 
 struct Cluster {
@@ -25,7 +25,7 @@ struct Cluster {
 }
 
 impl Node {
-    fn new(wire: &Wire, number: u8) -> Node {
+    pub(crate) fn new(wire: &Wire, number: u8) -> Node {
         let machine = wire.machine().expect("a machine");
         Node::on(machine, "plt", "10.42", number)
     }
@@ -46,12 +46,12 @@ impl Node {
         node
     }
 
-    fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+    pub(crate) fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         self.machine.namespace().inside(work)
     }
 
     /// The attachment's MTU follows the ways there are, so this comes after them.
-    fn attach(&self) {
+    pub(crate) fn attach(&self) {
         let (outer, attachment) = self.inside(|| {
             let attachment = self.host.attachment(&self.name, self.pod_address).expect("attachment");
             (Socket::route().expect("socket"), attachment)
@@ -63,19 +63,19 @@ impl Node {
         sockets::answer(listener);
     }
 
-    fn peer(&self) -> Peer {
+    pub(crate) fn peer(&self) -> Peer {
         Peer { name: self.name.clone(), address: self.own.address, blocks: self.own.blocks.clone(), path_mtu: None }
     }
 
-    fn mesh(&self, peers: &[Peer], backend: Backend) -> Vec<PeerState> {
+    pub(crate) fn mesh(&self, peers: &[Peer], backend: Backend) -> Vec<PeerState> {
         self.inside(|| self.host.mesh(&self.own, peers, backend).expect("mesh"))
     }
 
-    fn run(&self, line: &str) -> String {
+    pub(crate) fn run(&self, line: &str) -> String {
         self.machine.namespace().run(line).expect("it runs")
     }
 
-    fn ask(&self, address: Ipv4Addr, port: u16) -> String {
+    pub(crate) fn ask(&self, address: Ipv4Addr, port: u16) -> String {
         self.pod.inside(|| sockets::ask(&format!("{address}:{port}"))).expect("an answer")
     }
 }
@@ -114,7 +114,7 @@ impl Cluster {
 }
 
 /// Whether to go on.
-fn is_possible() -> bool {
+pub(crate) fn is_possible() -> bool {
     let obstacle = lab::obstacle();
     if let Some(reason) = &obstacle {
         eprintln!("SKIPPED: {reason}");

@@ -75,11 +75,20 @@ impl Worker {
             sandbox.remove().await?;
             return Err(error);
         }
+        self.offload();
         self.entry.set_sandbox(Some(sandbox.clone()));
         // The address may have been lost before the entry told of it.
         self.shared.end_if_stray(&sandbox);
         self.sandbox = Some(sandbox);
         Ok(())
+    }
+
+    fn offload(&self) {
+        if self.address.is_some()
+            && let Err(error) = self.shared.addresses.offload_attachment(self.pod.uid())
+        {
+            tracing::warn!(error = error.chain(), pod = self.pod.name(), "its packets go by the machine's rules");
+        }
     }
 
     /// Takes a dead sandbox away; what its containers did is remembered.
