@@ -23,6 +23,10 @@ const REDIRECT: i32 = 23;
 const FIB_LOOKUP: i32 = 69;
 const REDIRECT_PEER: i32 = 155;
 
+// Flags of STORE_BYTES, about what a network card may have summed up.
+const KEEP_SUM: i32 = 0;
+const CORRECT_SUM: i32 = 1;
+
 // Results (linux/pkt_cls.h).
 /// Whoever comes next decides: other programs on the link, then the machine.
 const PASS: i32 = -1;
@@ -345,7 +349,7 @@ fn hand_on(code: &mut Code, family: &Family) {
         code.load(Size::Half, R::R1, R::R10, QUESTION + from);
         code.store(Size::Half, R::R10, HARDWARE + to, R::R1);
     }
-    store_bytes(code, 0, HARDWARE, 12, drop);
+    store_bytes(code, (0, HARDWARE), 12, KEEP_SUM, drop);
     let first_byte = u16::from_ne_bytes([1, 0]);
     let one_hop = if family.hops == family.hops_word { first_byte } else { first_byte.swap_bytes() };
     code.copy(R::R7, R::R8);
@@ -360,7 +364,9 @@ fn hand_on(code: &mut Code, family: &Family) {
         code.jump_if(R::R0, When::Different, 0, drop);
     }
     code.store(Size::Half, R::R10, HOPS, R::R7);
-    store_bytes(code, family.hops_word, HOPS, 2, drop);
+    // IPv4's own checksum has just made up for the hop in the sum that a network card may have made of the packet; IPv6 has none.
+    let sum = if family.number == libc::AF_INET { KEEP_SUM } else { CORRECT_SUM };
+    store_bytes(code, (family.hops_word, HOPS), 2, sum, drop);
     code.copy(R::R1, R::R9);
     code.mask(R::R1, u32::MAX);
     code.set(R::R2, 0);
@@ -376,12 +382,12 @@ fn hand_on(code: &mut Code, family: &Family) {
     code.exit();
 }
 
-fn store_bytes(code: &mut Code, at: i16, from: i16, count: i32, drop: Label) {
+fn store_bytes(code: &mut Code, (at, from): (i16, i16), count: i32, flags: i32, drop: Label) {
     code.copy(R::R1, R::R6);
     code.set(R::R2, at.into());
     code.stack(R::R3, from);
     code.set(R::R4, count);
-    code.set(R::R5, 0);
+    code.set(R::R5, flags);
     code.call(STORE_BYTES);
     code.jump_if(R::R0, When::Different, 0, drop);
 }

@@ -30,7 +30,7 @@ impl Node {
         Node::on(machine, "plt", "10.42", number)
     }
 
-    fn on(machine: lab::Machine, prefix: &str, range: &str, number: u8) -> Node {
+    pub(crate) fn on(machine: lab::Machine, prefix: &str, range: &str, number: u8) -> Node {
         let config = Config {
             prefix: prefix.into(),
             table: format!("podling-{prefix}"),

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::time::Duration;
 
-use network::{Backend, HostPort, Protocol};
+use network::{Backend, HostPort, Peer, Protocol};
 use testkit::lab::{Lab, Namespace, Wire};
 
 use crate::mesh::{Node, is_possible};
@@ -189,11 +189,19 @@ fn nothing_is_left_on_the_links() {
     assert!(!look().contains("clsact"), "{}", look());
     let states = node.mesh(&[pair.to.peer()], Backend::Route);
     node.inside(|| node.host.offload(&states)).expect("offload");
+    // Another cluster's programs stay where they are.
+    let programs = || node.run("tc filter show dev eth0 ingress") + &node.run("tc filter show dev eth0 egress");
+    let [here, there] = [&pair.from, &pair.to].map(|node| Node::on(node.machine.clone(), "qlt", "10.43", 0));
+    let other = Peer { blocks: vec!["10.43.1.64/26".parse().expect("a block")], ..there.peer() };
+    let states = here.mesh(&[other], Backend::Route);
+    here.inside(|| here.host.offload(&states)).expect("offload");
+    assert_eq!(programs().matches("podling").count(), 4, "{}", programs());
+    here.inside(|| here.host.remove()).expect("remove");
+    assert_eq!(programs().matches("podling").count(), 2, "{}", programs());
     // Another's program keeps its classifier.
     node.run("tc filter add dev eth0 ingress protocol ip pref 9 u32 match u32 0 0 flowid 1:1");
     node.inside(|| node.host.remove()).expect("remove");
     assert!(look().contains("clsact"), "{}", look());
-    let left = node.run("tc filter show dev eth0 ingress") + &node.run("tc filter show dev eth0 egress");
-    assert!(left.contains("u32") && !left.contains("podling"), "{left}");
+    assert!(programs().contains("u32") && !programs().contains("podling"), "{}", programs());
     drop(pair.lab);
 }
