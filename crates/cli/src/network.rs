@@ -66,6 +66,8 @@ struct Obstacle {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Way {
     peer: String,
+    /// `IPv4`, `IPv6`: of the packets that go this way.
+    families: Vec<String>,
     /// `route`, `vxlan`, `nowhere`.
     kind: String,
     link: String,
@@ -145,27 +147,40 @@ fn machine(node: &Value) -> Machine {
 }
 
 fn ways(answer: &Value) -> Vec<Way> {
-    let read = |(number, state): (usize, &Value)| {
-        let quality = &answer["quality"][number];
+    let peers = answer["peers"].as_array().into_iter().flatten().enumerate();
+    peers.flat_map(|(number, state)| ways_to(state, &answer["quality"][number])).collect()
+}
+
+/// One for each family, or one for both where they go the same way.
+fn ways_to(state: &Value, quality: &Value) -> Vec<Way> {
+    let mut all: Vec<Way> = Vec::new();
+    for led in state["ways"].as_array().into_iter().flatten() {
         // A word, or a word with what it needs.
-        let (kind, link) = match &state["reach"] {
+        let (kind, link) = match &led["reach"] {
             Value::Object(reach) => {
                 let (kind, how) = reach.iter().next().map_or(("", &Value::Null), |(kind, how)| (kind, how));
                 (kind.to_owned(), text(&how["link"]))
             }
             word => (text(word), String::new()),
         };
-        Way {
+        let mtu = led["mtu"].as_u64().unwrap_or(0);
+        let family = text(&led["family"]);
+        if let Some(same) = all.iter_mut().find(|way| (&way.kind, &way.link, way.mtu) == (&kind, &link, mtu)) {
+            same.families.push(family);
+            continue;
+        }
+        all.push(Way {
             peer: text(&state["peer"]["name"]),
+            families: vec![family],
             kind,
             link,
-            mtu: state["mtu"].as_u64().unwrap_or(0),
+            mtu,
             latency_us: quality["latency_us"].as_u64(),
             lost: quality["lost"].as_u64().zip(quality["sent"].as_u64()),
             problems: state["problems"].as_array().into_iter().flatten().map(text).collect(),
-        }
-    };
-    answer["peers"].as_array().into_iter().flatten().enumerate().map(read).collect()
+        });
+    }
+    all
 }
 
 fn text(value: &Value) -> String {
@@ -183,7 +198,7 @@ fn table(machines: &[Machine]) -> String {
         let blank = ["", "", "", ""].map(str::to_owned);
         let lines = match &machine.ways {
             Ok(ways) if ways.is_empty() => vec![["-", "-", "-", "-", "-", "-", ""].map(str::to_owned)],
-            Ok(ways) => ways.iter().map(cells).collect(),
+            Ok(ways) => ways.iter().map(|way| cells(way, ways)).collect(),
             Err(why) => vec![["?", "?", "?", "?", "?", "?", why].map(str::to_owned)],
         };
         for (number, line) in lines.into_iter().enumerate() {
@@ -202,12 +217,15 @@ fn told(node: &str, obstacle: &Obstacle) -> String {
     )
 }
 
-fn cells(way: &Way) -> [String; 7] {
+/// `all` are those of the same node: where a peer is reached in two ways, it is told of what each is.
+fn cells(way: &Way, all: &[Way]) -> [String; 7] {
+    let is_one = all.iter().filter(|other| other.peer == way.peer).count() == 1;
+    let kind = if is_one { way.kind.clone() } else { format!("{} ({})", way.kind, way.families.join(",")) };
     let known = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     let link = known(Some(way.link.clone()).filter(|link| !link.is_empty()));
     let latency = known(way.latency_us.map(|us| format!("{}.{:02} ms", us / 1000, us % 1000 / 10)));
     let lost = known(way.lost.map(|(lost, sent)| format!("{lost}/{sent}")));
-    [way.peer.clone(), way.kind.clone(), link, way.mtu.to_string(), latency, lost, way.problems.join("; ")]
+    [way.peer.clone(), kind, link, way.mtu.to_string(), latency, lost, way.problems.join("; ")]
 }
 
 /// Pairs of nodes with how the one reaches the other; both directions as one where they are the same.
@@ -270,8 +288,10 @@ mod tests {
                 &json!({"metadata": {"name": name}, "spec": {"podCIDRs": [block]}, "status": {"addresses": addresses}}),
             )
         };
-        let said =
-            |peer: &str, reach: Value| json!({"peer": {"name": peer}, "reach": reach, "mtu": 1450, "problems": []});
+        let said = |peer: &str, reach: Value| {
+            json!({"peer": {"name": peer}, "problems": [],
+                "ways": [{"family": "IPv4", "reach": reach, "mtu": 1450}, {"family": "IPv6", "reach": reach, "mtu": 1450}]})
+        };
         let mut all = vec![node("a", "10.0.0.0/26"), node("b.x", "10.0.0.64/26")];
         let quality = json!([{"latency_us": 1234, "sent": 5, "lost": 1}]);
         let peers = json!([said("b.x", json!({"vxlan": {"link": "eth0"}}))]);
@@ -294,6 +314,17 @@ mod tests {
         );
         assert_eq!(lines[3], ["gone", "nowhere", "-", "1450", "-", "-"]);
         assert!(shown.ends_with("this helps:\n  nft insert\n"), "{shown}");
+    }
+
+    #[test]
+    fn families_that_part_have_a_line_each() {
+        let mut nodes = three();
+        let route = json!({"route": {"link": "eth0"}});
+        let led =
+            json!([{"family": "IPv4", "reach": route, "mtu": 1500}, {"family": "IPv6", "reach": "nowhere", "mtu": 0}]);
+        nodes[0].ways = Ok(ways(&json!({"peers": [{"peer": {"name": "c"}, "ways": led, "problems": []}]})));
+        let shown = table(&nodes);
+        assert!(shown.contains("route (IPv4)") && shown.contains("nowhere (IPv6)"), "{shown}");
     }
 
     #[test]

@@ -4,11 +4,11 @@
 #![expect(clippy::print_stdout, reason = "figures are for people")]
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use network::mesh::vni;
 use network::{Backend, Config, Host, Own, Peer, Socket};
 use rustix::time::{ClockId, clock_gettime};
@@ -57,17 +57,17 @@ struct Figure {
 struct Path {
     from: Namespace,
     to: Namespace,
-    goal: Ipv4Addr,
+    goal: IpAddr,
     /// Held, since their namespaces end with them.
     _machines: [Machine; 2],
 }
 
-fn block(number: usize) -> Result<Ipv4Net> {
+fn block(number: usize) -> Result<IpNet> {
     Ok(format!("10.42.{number}.0/26").parse()?)
 }
 
-fn pod(number: usize) -> Ipv4Addr {
-    Ipv4Addr::new(10, 42, number as u8, 1)
+fn pod(number: usize) -> IpAddr {
+    [10, 42, number as u8, 1].into()
 }
 
 impl Path {
@@ -75,11 +75,13 @@ impl Path {
         let mut pods = Vec::new();
         for (number, machine) in machines.iter().enumerate() {
             let other = 1 - number;
-            let config = Config { prefix: "plt".into(), table: "podling".into(), range: "10.42.0.0/16".parse()? };
-            let own = Own { address: machine.address(), blocks: vec![block(number)?], vni: vni("bench") };
+            let range: IpNet = "10.42.0.0/16".parse()?;
+            let config = Config { prefix: "plt".into(), table: "podling".into(), ranges: range.into() };
+            let own =
+                Own { addresses: vec![machine.address().into()], blocks: vec![block(number)?], vni: vni("bench") };
             let peer = Peer {
                 name: "peer".into(),
-                address: machines[other].address(),
+                addresses: vec![machines[other].address().into()],
                 blocks: vec![block(other)?],
                 path_mtu: None,
             };
@@ -87,7 +89,7 @@ impl Path {
                 let host = Host::open(config)?;
                 host.apply(&[])?;
                 let states = host.mesh(&own, &[peer], backend)?;
-                let attachment = host.attachment("pod", pod(number))?;
+                let attachment = host.attachment("pod", &[pod(number)])?;
                 Ok((host, states, attachment, Socket::route()?))
             })?;
             let namespace = Namespace::new()?;

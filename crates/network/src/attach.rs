@@ -2,17 +2,21 @@
 
 use std::fs::File;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsRawFd;
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Doing, Result};
+use crate::family::{Family, digest};
 use crate::netlink::Socket;
 use crate::netlink::route::{self, End, Setting};
 
 /// What the inner end uses as its next hop; no machine has this address, every outer end answers for it.
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+
+/// The same for IPv6: every outer end has it.
+pub const GATEWAY_6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 
 /// How to join a network namespace to the host's: carried out by whoever is about to make that namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,23 +25,41 @@ pub struct Attachment {
     pub link: String,
     /// Name of the outer end: the prefix of the host's configuration and something unique, at most 15 bytes.
     pub host_link: String,
-    /// Of the inner end, with 32 bits.
-    pub address: Ipv4Addr,
-    /// Next hop inside; see [`GATEWAY`].
-    pub gateway: Ipv4Addr,
-    /// What the host says when it speaks to this address. None: the machine has no other address, so the outer end gets the gateway's.
-    pub host_address: Option<Ipv4Addr>,
+    /// One of each family.
+    pub addresses: Vec<Address>,
     /// Of both ends.
     pub mtu: u32,
+}
+
+/// An address of the inner end, alone in its subnet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Address {
+    /// The address.
+    pub address: IpAddr,
+    /// Next hop inside; see [`GATEWAY`].
+    pub gateway: IpAddr,
+    /// What the host says when it speaks to this address. None: the machine has no other address, so the outer end gets the gateway's.
+    pub host_address: Option<IpAddr>,
+}
+
+impl Address {
+    /// With what everybody has as next hop.
+    pub fn new(address: IpAddr, host_address: Option<IpAddr>) -> Self {
+        let gateway = match Family::of(address) {
+            Family::V4 => GATEWAY.into(),
+            Family::V6 => GATEWAY_6.into(),
+        };
+        Self { address, gateway, host_address }
+    }
 }
 
 /// All outer ends have this one: nobody ever sees two of them on one link.
 const OUTER_MAC: [u8; 6] = [0xee; 6];
 
 impl Attachment {
-    /// Locally administered, and unique as the address is.
+    /// Locally administered, and unique as the first address is.
     fn inner_mac(&self) -> [u8; 6] {
-        let [a, b, c, d] = self.address.octets();
+        let [a, b, c, d] = self.addresses.first().map_or([0; 4], |first| digest(first.address));
         [0x0a, 0x58, a, b, c, d]
     }
 }
@@ -89,14 +111,15 @@ fn set_up_inside(inside: &Socket, attachment: &Attachment) -> Result<u32> {
         .request(vec![route::without_link_local(index)])
         .or_else(ignore_unsupported)
         .doing(|| "configure the inner link".into())?;
-    let steps = vec![
-        route::link_up(1),
-        route::link_up(index),
-        route::new_address(index, attachment.address, true),
-        route::new_neighbour(index, attachment.gateway, OUTER_MAC),
-        route::direct_route(index, attachment.gateway, None),
-        route::default_route(index, attachment.gateway),
-    ];
+    let mut steps = vec![route::link_up(1), route::link_up(index)];
+    for Address { address, gateway, .. } in &attachment.addresses {
+        steps.push(route::new_address(index, *address, true));
+        steps.push(route::new_neighbour(index, *gateway, OUTER_MAC));
+        if gateway.is_ipv4() {
+            steps.push(route::direct_route(index, *gateway, None));
+        }
+        steps.push(route::default_route(index, *gateway));
+    }
     inside.request(steps).doing(|| format!("set up {} inside", attachment.link))?;
     Ok(index)
 }
@@ -113,18 +136,22 @@ fn set_up_outside(host: &Socket, attachment: &Attachment, index: u32) -> Result<
         (Setting::RouteLocalnet, 1),
     ];
     let mut steps = vec![route::configure(index, &settings), route::link_up(index)];
-    if attachment.host_address.is_none() {
-        steps.push(route::new_address(index, attachment.gateway, false));
+    for Address { address, gateway, host_address } in &attachment.addresses {
+        if host_address.is_none() || gateway.is_ipv6() {
+            steps.push(route::new_address(index, *gateway, false));
+        }
+        steps.push(route::new_neighbour(index, *address, attachment.inner_mac()));
     }
-    steps.push(route::new_neighbour(index, attachment.address, attachment.inner_mac()));
     host.request(steps).doing(|| format!("set up {}", attachment.host_link))?;
-    let source = attachment.host_address.unwrap_or(attachment.gateway);
-    lead(host, index, attachment.address, Some(source))
-        .doing(|| format!("route {} to {}", attachment.address, attachment.host_link))
+    for Address { address, gateway, host_address } in &attachment.addresses {
+        lead(host, index, *address, Some(host_address.unwrap_or(*gateway)))
+            .doing(|| format!("route {address} to {}", attachment.host_link))?;
+    }
+    Ok(())
 }
 
 /// Leads to what is attached to an outer end.
-pub(crate) fn lead(host: &Socket, outer: u32, address: Ipv4Addr, source: Option<Ipv4Addr>) -> io::Result<()> {
+pub(crate) fn lead(host: &Socket, outer: u32, address: IpAddr, source: Option<IpAddr>) -> io::Result<()> {
     let request = |source| host.request(vec![route::direct_route(outer, address, source)]);
     // The machine may have changed its address since; any source is better than no route.
     request(source).or_else(|_| request(None))

@@ -11,11 +11,11 @@ pub enum Error {
         /// The block.
         block: ipnet::IpNet,
     },
-    /// No address is left in any of the blocks: it takes a further one.
-    #[error("no free address in {blocks} blocks")]
+    /// No address is left in any of the blocks of this family: it takes a further one.
+    #[error("no free {family} address in any block")]
     AllFull {
-        /// How many there are.
-        blocks: usize,
+        /// Of the address.
+        family: crate::Family,
     },
     /// A block that is not disjoint from those there are.
     #[error("block {block} overlaps {other}")]

@@ -3,12 +3,15 @@
 //! A verdict "accept" ends one chain only. Where another table drops forwarded packets (Docker sets iptables' FORWARD policy to DROP),
 //! theirs wins, and its owner must let ours through; we never write into a table that is not ours.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
+use ipnet::IpNet;
+
+use crate::family::{Family, octets};
 use crate::host::{Config, HostPort, Protocol};
 use crate::netlink::expr::{
-    ADDRESS, Expression as E, Hook, PORT, PROTOCOL, Word, begin, concat, delete_table, end, new_chain, new_elements,
-    new_rule, new_set, new_table, words,
+    Expression as E, Hook, PORT, PROTOCOL, Table, Word, address_type, begin, concat, delete_table, end, new_chain,
+    new_elements, new_rule, new_set, new_table, words, words_of_address,
 };
 use crate::netlink::message::{ACK, Message};
 
@@ -20,41 +23,67 @@ const POSTROUTING: Hook = Hook { kind: "nat", number: 4, priority: 100 };
 
 const LOCAL: [u8; 4] = 2u32.to_ne_bytes();
 const NONE: [u8; 4] = [0; 4];
-const LOOPBACK: [u8; 4] = [127, 0, 0, 0];
 const TCP: [u8; 1] = [6];
 const SYN: [u8; 1] = [2];
 const SYN_RST: [u8; 1] = [6];
-const LOOPBACK_MASK: [u8; 4] = [255, 0, 0, 0];
 
-/// Removes the table. It is made first, since removing what is not there would be refused.
-pub(crate) fn removal(table: &str) -> Vec<Message> {
-    vec![begin(), new_table(table), delete_table(table).with_flags(ACK), end()]
-}
-
-/// Replaces the table.
-pub(crate) fn replacement(config: &Config, ports: &[HostPort], neighbours: &[Ipv4Addr]) -> Vec<Message> {
-    let table = config.table.as_str();
-    let mut batch = vec![begin(), new_table(table), delete_table(table), new_table(table)];
-    batch.extend(sets(table, ports, neighbours));
-    batch.extend(spoofing(config));
-    batch.extend(forwarding(config));
-    batch.extend(host_ports(table, "prerouting", &PREROUTING));
-    batch.extend(host_ports(table, "output", &OUTPUT));
-    batch.extend(masquerading(config));
-    if let Some(last) = batch.pop() {
-        batch.push(last.with_flags(ACK));
+/// The machine's own loopback: its addresses, and which bits all of them have.
+fn loopback(family: Family) -> (Vec<u8>, Vec<u8>) {
+    match family {
+        Family::V4 => (vec![127, 0, 0, 0], vec![255, 0, 0, 0]),
+        Family::V6 => (octets([0, 0, 0, 0, 0, 0, 0, 1].into()), vec![255; 16]),
     }
-    batch.push(end());
-    batch
 }
 
-fn sets(table: &str, ports: &[HostPort], neighbours: &[Ipv4Addr]) -> Vec<Message> {
-    let target = concat(&[ADDRESS, PORT]);
+/// The tables of a configuration, one for each of its ranges.
+pub(crate) fn tables(config: &Config) -> impl Iterator<Item = Table<'_>> {
+    config.ranges.families().map(|family| Table { family, name: &config.table })
+}
+
+/// Removes the tables. Each is made first, since removing what is not there would be refused.
+pub(crate) fn removal(config: &Config) -> Vec<Message> {
+    transaction(tables(config).flat_map(|table| [new_table(table), delete_table(table)]).collect())
+}
+
+/// Replaces the tables.
+pub(crate) fn replacement(config: &Config, ports: &[HostPort], neighbours: &[IpAddr]) -> Vec<Message> {
+    let mut messages = Vec::new();
+    for range in config.ranges.iter() {
+        let family = Family::of_net(&range);
+        let table = Table { family, name: &config.table };
+        let is_of_family = |port: &&HostPort| Family::of(port.address) == family;
+        let ports: Vec<&HostPort> = ports.iter().filter(is_of_family).collect();
+        let neighbours: Vec<IpAddr> =
+            neighbours.iter().copied().filter(|address| Family::of(*address) == family).collect();
+        messages.extend([new_table(table), delete_table(table), new_table(table)]);
+        messages.extend(sets(table, &ports, &neighbours));
+        messages.extend(spoofing(table, &config.prefix));
+        messages.extend(forwarding(table, &config.prefix));
+        messages.extend(host_ports(table, "prerouting", &PREROUTING));
+        messages.extend(host_ports(table, "output", &OUTPUT));
+        messages.extend(masquerading(table, &config.prefix, &range));
+    }
+    transaction(messages)
+}
+
+/// All or nothing; the last one is answered.
+fn transaction(mut messages: Vec<Message>) -> Vec<Message> {
+    if let Some(last) = messages.pop() {
+        messages.push(last.with_flags(ACK));
+    }
+    messages.insert(0, begin());
+    messages.push(end());
+    messages
+}
+
+fn sets(table: Table<'_>, ports: &[&HostPort], neighbours: &[IpAddr]) -> Vec<Message> {
+    let address = address_type(table.family);
+    let target = concat(&[address, PORT]);
     let mut messages = vec![
         new_set(table, "ports", 1, concat(&[PROTOCOL, PORT]), Some(target)),
-        new_set(table, "address-ports", 2, concat(&[PROTOCOL, ADDRESS, PORT]), Some(target)),
-        new_set(table, "hairpin", 3, concat(&[ADDRESS, ADDRESS]), None),
-        new_set(table, "neighbours", 4, ADDRESS, None),
+        new_set(table, "address-ports", 2, concat(&[PROTOCOL, address, PORT]), Some(target)),
+        new_set(table, "hairpin", 3, concat(&[address, address]), None),
+        new_set(table, "neighbours", 4, address, None),
     ];
     // A key that is there twice would have the whole table refused: the first to ask keeps the port.
     let unique = |elements: Vec<Element>| {
@@ -81,20 +110,20 @@ fn target(port: &HostPort) -> Option<Vec<u8>> {
     Some(words(&[Word::Address(port.address), Word::Port(port.port)]))
 }
 
-fn anywhere(ports: &[HostPort]) -> Vec<Element> {
+fn anywhere(ports: &[&HostPort]) -> Vec<Element> {
     let key = |port: &HostPort| words(&[Word::Protocol(number(port.protocol)), Word::Port(port.host_port)]);
     ports.iter().filter(|port| port.host_address.is_none()).map(|port| (key(port), target(port))).collect()
 }
 
-fn addressed(ports: &[HostPort]) -> Vec<Element> {
-    let key = |port: &HostPort, address: Ipv4Addr| {
+fn addressed(ports: &[&HostPort]) -> Vec<Element> {
+    let key = |port: &HostPort, address: IpAddr| {
         words(&[Word::Protocol(number(port.protocol)), Word::Address(address), Word::Port(port.host_port)])
     };
     ports.iter().filter_map(|port| port.host_address.map(|address| (key(port, address), target(port)))).collect()
 }
 
 /// Who reaches itself through the machine must not see its own address as the peer's.
-fn hairpins(ports: &[HostPort]) -> Vec<Element> {
+fn hairpins(ports: &[&HostPort]) -> Vec<Element> {
     ports.iter().map(|port| (words(&[Word::Address(port.address), Word::Address(port.address)]), None)).collect()
 }
 
@@ -108,17 +137,18 @@ fn number(protocol: Protocol) -> u8 {
 
 /// From our links come only the addresses that are behind them, and nothing for the machine's loopback (route_localnet, which ports on
 /// 127.0.0.1 need, would let it in).
-fn spoofing(config: &Config) -> Vec<Message> {
-    let (table, ours) = (config.table.as_str(), E::Equal(config.prefix.as_bytes()));
-    let to_loopback = [E::InName, ours, E::Destination(0), E::Mask(&LOOPBACK_MASK), E::Equal(&LOOPBACK), E::Drop];
-    let elsewhere = [E::InName, E::Equal(config.prefix.as_bytes()), E::ReversePath, E::Equal(&NONE), E::Drop];
+fn spoofing(table: Table<'_>, prefix: &str) -> Vec<Message> {
+    let (loopback, mask) = loopback(table.family);
+    let ours = || E::Equal(prefix.as_bytes());
+    let to_loopback = [E::InName, ours(), E::Destination(0), E::Mask(&mask), E::Equal(&loopback), E::Drop];
+    let elsewhere = [E::InName, ours(), E::ReversePath, E::Equal(&NONE), E::Drop];
     vec![new_chain(table, "raw", &RAW), new_rule(table, "raw", &to_loopback), new_rule(table, "raw", &elsewhere)]
 }
 
 /// The first rules keep both ends of a connection from sending more at once than the way out of here takes, also where nobody would tell
 /// them (a router that drops the message that says so).
-fn forwarding(config: &Config) -> Vec<Message> {
-    let (table, ours) = (config.table.as_str(), config.prefix.as_bytes());
+fn forwarding(table: Table<'_>, prefix: &str) -> Vec<Message> {
+    let ours = prefix.as_bytes();
     let clamp = |name: E<'static>| {
         let syn = [name, E::Equal(ours), E::TransportProtocol(0), E::Equal(&TCP), E::TcpFlags, E::Mask(&SYN_RST)];
         let rule: Vec<E<'_>> = syn.into_iter().chain([E::Equal(&SYN), E::ClampSegments]).collect();
@@ -133,13 +163,13 @@ fn forwarding(config: &Config) -> Vec<Message> {
     ]
 }
 
-fn host_ports(table: &str, chain: &str, hook: &Hook) -> Vec<Message> {
+fn host_ports(table: Table<'_>, chain: &str, hook: &Hook) -> Vec<Message> {
     let exact = [
         E::DestinationKind,
         E::Equal(&LOCAL),
         E::TransportProtocol(0),
         E::Destination(1),
-        E::DestinationPort(2),
+        E::DestinationPort(1 + words_of_address(table.family)),
         E::Mapped("address-ports"),
         E::DestinationNat,
     ];
@@ -154,31 +184,24 @@ fn host_ports(table: &str, chain: &str, hook: &Hook) -> Vec<Message> {
     vec![new_chain(table, chain, hook), new_rule(table, chain, &exact), new_rule(table, chain, &any)]
 }
 
-fn masquerading(config: &Config) -> Vec<Message> {
-    let (table, ours) = (config.table.as_str(), config.prefix.as_bytes());
-    let (network, mask) = (config.range.network().octets(), config.range.netmask().octets());
-    let from_loopback =
-        [E::OutName, E::Equal(ours), E::Source(0), E::Mask(&LOOPBACK_MASK), E::Equal(&LOOPBACK), E::Masquerade];
+fn masquerading(table: Table<'_>, prefix: &str, range: &IpNet) -> Vec<Message> {
+    let (loopback, loopback_mask) = loopback(table.family);
+    let (network, mask) = (octets(range.network()), octets(range.netmask()));
+    let from_ours = || [E::Source(0), E::Mask(&mask), E::Equal(&network)];
+    let to_ours = || [E::OutName, E::Equal(prefix.as_bytes())];
+    let from_loopback = [E::Source(0), E::Mask(&loopback_mask), E::Equal(&loopback), E::Masquerade];
     let to_itself =
-        [E::OutName, E::Equal(ours), E::Source(0), E::Destination(1), E::Contained("hairpin"), E::Masquerade];
+        [E::Source(0), E::Destination(words_of_address(table.family)), E::Contained("hairpin"), E::Masquerade];
     // A machine on a shared link knows the way back, and sees who speaks. One behind a router does so too, but what is in between may let
     // through only what bears the machine's own address; there we do as flannel does for all.
-    let to_neighbour =
-        [E::Source(0), E::Mask(&mask), E::Equal(&network), E::Destination(0), E::Contained("neighbours"), E::Accept];
-    let outward = [
-        E::Source(0),
-        E::Mask(&mask),
-        E::Equal(&network),
-        E::Destination(0),
-        E::Mask(&mask),
-        E::Different(&network),
-        E::Masquerade,
-    ];
+    let to_neighbour = [E::Destination(0), E::Contained("neighbours"), E::Accept];
+    let outward = [E::Destination(0), E::Mask(&mask), E::Different(&network), E::Masquerade];
+    let rule = |head: &mut dyn Iterator<Item = E<'_>>| new_rule(table, "postrouting", &head.collect::<Vec<_>>());
     vec![
         new_chain(table, "postrouting", &POSTROUTING),
-        new_rule(table, "postrouting", &from_loopback),
-        new_rule(table, "postrouting", &to_itself),
-        new_rule(table, "postrouting", &to_neighbour),
-        new_rule(table, "postrouting", &outward),
+        rule(&mut to_ours().into_iter().chain(from_loopback)),
+        rule(&mut to_ours().into_iter().chain(to_itself)),
+        rule(&mut from_ours().into_iter().chain(to_neighbour)),
+        rule(&mut from_ours().into_iter().chain(outward)),
     ]
 }

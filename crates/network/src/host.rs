@@ -1,17 +1,19 @@
 //! What a machine needs once: forwarding, one table of rules, and knowledge of the links that carry our prefix.
 
-use std::net::Ipv4Addr;
+use std::collections::HashSet;
+use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::{fs, io};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::attach::{Attachment, GATEWAY};
+use crate::attach::{Address, Attachment};
 use crate::error::{Doing, Result};
+use crate::family::{Family, Ranges};
 use crate::filter;
 use crate::netlink::message::Received;
-use crate::netlink::route;
+use crate::netlink::route::{self, LinkAddress, Route};
 use crate::netlink::{Socket, expr};
 use crate::offload::Short;
 
@@ -20,10 +22,10 @@ use crate::offload::Short;
 pub struct Config {
     /// Unique per cluster on this machine, at most 6 bytes of `a-z0-9`; starts the name of each outer link.
     pub prefix: String,
-    /// Name of the nft table.
+    /// Name of the nft tables, of which each family has one.
     pub table: String,
     /// All addresses of the cluster: never masqueraded among themselves.
-    pub range: Ipv4Net,
+    pub ranges: Ranges,
 }
 
 /// A transport protocol.
@@ -43,11 +45,11 @@ pub struct HostPort {
     /// Of both sides.
     pub protocol: Protocol,
     /// On which of the machine's addresses; None: all.
-    pub host_address: Option<Ipv4Addr>,
+    pub host_address: Option<IpAddr>,
     /// On the machine.
     pub host_port: u16,
     /// Of the attachment.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// Behind it.
     pub port: u16,
 }
@@ -75,7 +77,7 @@ struct Table {
     /// None before it is written for the first time.
     ports: Option<Vec<HostPort>>,
     /// Machines on a shared link.
-    neighbours: Vec<Ipv4Addr>,
+    neighbours: Vec<IpAddr>,
     /// How many chains and rules it had when it was written.
     size: (usize, usize),
 }
@@ -115,15 +117,16 @@ impl Host {
 
     /// How many chains and rules the table has.
     fn size(&self) -> Result<(usize, usize)> {
-        let (socket, name) = (netfilter()?, self.config.table.as_str());
-        let count = |all: Vec<Received>| all.iter().filter(|found| expr::is_in(found, name)).count();
+        let (socket, tables) = (netfilter()?, filter::tables(&self.config).collect::<Vec<_>>());
+        let is_ours = |found: &&Received| tables.iter().any(|table| expr::is_in(found, *table));
+        let count = |all: Vec<Received>| all.iter().filter(is_ours).count();
         let chains = socket.dump(expr::all_chains()).doing(|| "list chains".into())?;
         let rules = socket.dump(expr::all_rules()).doing(|| "list rules".into())?;
         Ok((count(chains), count(rules)))
     }
 
     /// Does not translate what attachments say to these machines. Before the table is there, it is noted only.
-    pub(crate) fn know_neighbours(&self, neighbours: Vec<Ipv4Addr>) -> Result<()> {
+    pub(crate) fn know_neighbours(&self, neighbours: Vec<IpAddr>) -> Result<()> {
         let mut table = self.table();
         if table.neighbours == neighbours {
             return Ok(());
@@ -137,7 +140,7 @@ impl Host {
     }
 
     /// Says how many chains and rules it has now.
-    fn write(&self, ports: &[HostPort], neighbours: &[Ipv4Addr]) -> Result<(usize, usize)> {
+    fn write(&self, ports: &[HostPort], neighbours: &[IpAddr]) -> Result<(usize, usize)> {
         let batch = filter::replacement(&self.config, ports, neighbours);
         let size = expr::size(&batch);
         netfilter()?.commit(batch).doing(|| format!("replace nft table {}", self.config.table))?;
@@ -153,45 +156,49 @@ impl Host {
         &self.config
     }
 
-    /// How the sandbox of this name (any string unique in the cluster) gets this address.
-    pub fn attachment(&self, sandbox: &str, address: Ipv4Addr) -> Result<Attachment> {
-        let uplink = uplink()?;
+    /// How the sandbox of this name (any string unique in the cluster) gets these addresses, one of each family.
+    pub fn attachment(&self, sandbox: &str, addresses: &[IpAddr]) -> Result<Attachment> {
+        let uplinks: Vec<Uplink> =
+            addresses.iter().map(|address| uplink(Family::of(*address))).collect::<Result<_>>()?;
+        let mtu = uplinks.iter().map(|uplink| uplink.mtu).min().unwrap_or(DEFAULT_MTU);
         let tunnel = self.tunnel_link(&route()?)?;
         let tunnel_mtu = tunnel.and_then(|link| link.find_u32(route::LINK_HEADER, route::IFLA_MTU));
         Ok(Attachment {
             link: "eth0".into(),
             host_link: self.link_name(sandbox),
-            address,
-            gateway: GATEWAY,
-            host_address: uplink.address,
+            addresses: addresses
+                .iter()
+                .zip(&uplinks)
+                .map(|(address, uplink)| Address::new(*address, uplink.address))
+                .collect(),
             // What fits everywhere; those attached before there was a tunnel are told by the machine.
-            mtu: tunnel_mtu.map_or(uplink.mtu, |mtu| mtu.min(uplink.mtu)),
+            mtu: tunnel_mtu.map_or(mtu, |tunnel| tunnel.min(mtu)),
         })
     }
 
     /// Leads to the addresses of these sandboxes again where the machine does not any more: with an address of the machine the kernel removes
     /// all routes that named it as their source. Links that are gone are left out. How many ways were missing.
-    pub fn reconnect(&self, sandboxes: &[(String, Ipv4Addr)]) -> Result<usize> {
-        let socket = route()?;
-        let routes = socket.dump(route::all_routes()).doing(|| "list routes".into())?;
-        let known: Vec<Ipv4Addr> = routes
-            .iter()
-            .filter_map(route::read_route)
-            .filter(|route| route.prefix == 32)
-            .map(|route| route.destination)
-            .collect();
-        let lost: Vec<_> = sandboxes.iter().filter(|(_, address)| !known.contains(address)).collect();
-        if lost.is_empty() {
-            return Ok(0);
-        }
-        let (source, links) = (uplink()?.address, self.links()?);
-        let mut led = 0;
-        for (sandbox, address) in lost {
-            let name = self.link_name(sandbox);
-            if let Some(link) = links.iter().find(|link| link.name == name) {
-                crate::attach::lead(&socket, link.index, *address, source)
-                    .doing(|| format!("route {address} to {name}"))?;
-                led += 1;
+    pub fn reconnect(&self, sandboxes: &[(String, Vec<IpAddr>)]) -> Result<usize> {
+        let (socket, mut led) = (route()?, 0);
+        for family in self.config.ranges.families() {
+            let known: HashSet<IpAddr> = routes(&socket, family)?
+                .iter()
+                .filter(|route| route.destination.prefix_len() == family.bits())
+                .map(|route| route.destination.addr())
+                .collect();
+            let addresses = sandboxes.iter().filter_map(|(sandbox, all)| Some((sandbox, family.first(all)?)));
+            let lost: Vec<_> = addresses.filter(|(_, address)| !known.contains(address)).collect();
+            if lost.is_empty() {
+                continue;
+            }
+            let (source, links) = (uplink(family)?.address, self.links()?);
+            for (sandbox, address) in lost {
+                let name = self.link_name(sandbox);
+                if let Some(link) = links.iter().find(|link| link.name == name) {
+                    crate::attach::lead(&socket, link.index, address, source)
+                        .doing(|| format!("route {address} to {name}"))?;
+                    led += 1;
+                }
             }
         }
         Ok(led)
@@ -238,7 +245,7 @@ impl Host {
         let links = self.collect_garbage(&[]);
         let (mesh, offload) = (self.remove_mesh(), self.remove_offload());
         netfilter()?
-            .commit(filter::removal(&self.config.table))
+            .commit(filter::removal(&self.config))
             .doing(|| format!("remove nft table {}", self.config.table))?;
         *self.table() = Table::default();
         links.and(mesh).and(offload)
@@ -261,68 +268,84 @@ pub(crate) fn forward() -> Result<()> {
 }
 
 /// Whether two ranges have addresses in common.
-pub fn overlap(one: &Ipv4Net, other: &Ipv4Net) -> bool {
+pub fn overlap(one: &IpNet, other: &IpNet) -> bool {
     one.contains(&other.network()) || other.contains(&one.network())
 }
 
 /// The ranges that the machine's addresses and routes use, the default route aside: what a new cluster must keep away from.
-pub fn used_ranges() -> Result<Vec<Ipv4Net>> {
+pub fn used_ranges() -> Result<Vec<IpNet>> {
     let socket = route()?;
-    let addresses = socket.dump(route::all_addresses()).doing(|| "list addresses".into())?;
-    let routes = socket.dump(route::all_routes()).doing(|| "list routes".into())?;
-    let of_addresses =
-        addresses.iter().filter_map(route::read_address).filter_map(|(_, address, prefix, _)| net(address, prefix));
-    let of_routes =
-        routes.iter().filter_map(route::read_route).filter_map(|route| net(route.destination, route.prefix));
-    let mut ranges: Vec<Ipv4Net> = of_addresses.chain(of_routes).filter(|range| range.prefix_len() > 0).collect();
+    let mut ranges = Vec::new();
+    for family in Family::ALL {
+        let of_address = |found: LinkAddress| IpNet::new(found.address, found.prefix).ok();
+        ranges.extend(link_addresses(&socket, family)?.into_iter().filter_map(of_address));
+        ranges.extend(routes(&socket, family)?.into_iter().map(|route| route.destination));
+    }
+    let is_own = |range: &IpNet| match range.addr() {
+        IpAddr::V4(_) => true,
+        // Every link has these.
+        IpAddr::V6(address) => !address.is_unicast_link_local() && !address.is_multicast(),
+    };
+    let mut ranges: Vec<IpNet> =
+        ranges.iter().map(IpNet::trunc).filter(|range| range.prefix_len() > 0).filter(is_own).collect();
     ranges.sort_unstable();
     ranges.dedup();
     Ok(ranges)
 }
 
-fn net(address: Ipv4Addr, prefix: u8) -> Option<Ipv4Net> {
-    Ipv4Net::new(address, prefix).ok().map(|range| range.trunc())
+/// All addresses of this machine, but of IPv6 those only that others can use for long.
+pub fn addresses() -> Result<Vec<IpAddr>> {
+    let socket = route()?;
+    let mut all = Vec::new();
+    for family in Family::ALL {
+        all.extend(link_addresses(&socket, family)?);
+    }
+    let is_lasting = |found: &LinkAddress| found.address.is_ipv4() || found.is_global || found.address.is_loopback();
+    Ok(all.into_iter().filter(is_lasting).map(|found| found.address).collect())
 }
 
-/// All IPv4 addresses of this machine.
-pub fn addresses() -> Result<Vec<Ipv4Addr>> {
-    let all = route()?.dump(route::all_addresses()).doing(|| "list addresses".into())?;
-    Ok(all.iter().filter_map(route::read_address).map(|(_, address, ..)| address).collect())
+/// The address of a family that others know this machine by: of the default route's link, else the first global one.
+pub fn node_address_of(family: Family) -> Result<Option<IpAddr>> {
+    Ok(uplink(family)?.address)
 }
 
-/// The address others know this machine by: of the default route's link, else the first global one, else 127.0.0.1.
-pub fn node_address() -> Result<Ipv4Addr> {
-    Ok(uplink()?.address.unwrap_or(Ipv4Addr::LOCALHOST))
+/// Without IPv6 in the kernel there is none of it.
+fn link_addresses(socket: &Socket, family: Family) -> Result<Vec<LinkAddress>> {
+    let all = socket.dump(route::all_addresses(family)).doing(|| "list addresses".into())?;
+    let of_family = |found: &LinkAddress| Family::of(found.address) == family;
+    Ok(all.iter().filter_map(route::read_address).filter(of_family).collect())
+}
+
+fn routes(socket: &Socket, family: Family) -> Result<Vec<Route>> {
+    let all = socket.dump(route::all_routes(family)).doing(|| "list routes".into())?;
+    let of_family = |found: &Route| Family::of_net(&found.destination) == family;
+    Ok(all.iter().filter_map(route::read_route).filter(of_family).collect())
 }
 
 /// Where the machine's traffic leaves.
 struct Uplink {
-    address: Option<Ipv4Addr>,
+    address: Option<IpAddr>,
     mtu: u32,
 }
 
 const DEFAULT_MTU: u32 = 1500;
 
-fn uplink() -> Result<Uplink> {
+fn uplink(family: Family) -> Result<Uplink> {
     let socket = route()?;
-    let routes = socket.dump(route::all_routes()).doing(|| "list routes".into())?;
-    let defaults = routes.iter().filter_map(route::read_route).filter(|route| route.prefix == 0);
+    let defaults = routes(&socket, family)?.into_iter().filter(|route| route.destination.prefix_len() == 0);
     let best = defaults.min_by_key(|route| route.priority);
-    let addresses = socket.dump(route::all_addresses()).doing(|| "list addresses".into())?;
-    let global: Vec<(u32, Ipv4Addr)> = addresses
-        .iter()
-        .filter_map(route::read_address)
-        .filter(|(_, address, _, is_global)| *is_global && !address.is_loopback())
-        .map(|(link, address, ..)| (link, address))
+    let global: Vec<LinkAddress> = link_addresses(&socket, family)?
+        .into_iter()
+        .filter(|found| found.is_global && !found.address.is_loopback())
         .collect();
-    let of_link = |index: u32| global.iter().find(|(link, _)| *link == index).map(|(_, address)| *address);
+    let of_link = |index: u32| global.iter().find(|found| found.link == index).map(|found| found.address);
     let address = best
         .as_ref()
         .and_then(|best| best.source.or_else(|| of_link(best.link)))
-        .or_else(|| global.first().map(|(_, address)| *address));
+        .or_else(|| global.first().map(|found| found.address));
     let link = best
         .map(|best| best.link)
-        .or_else(|| global.iter().find(|(_, found)| Some(*found) == address).map(|(link, _)| *link));
+        .or_else(|| global.iter().find(|found| Some(found.address) == address).map(|found| found.link));
     Ok(Uplink { address, mtu: link.map_or(Ok(DEFAULT_MTU), |index| mtu(&socket, index))? })
 }
 

@@ -2,11 +2,11 @@
 //! go, addresses that change. Only whether something is to be put right is said; to look again and write the difference is for the caller.
 
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use ipnet::Ipv4Net;
-
 use crate::error::{Doing, Result};
+use crate::family::Ranges;
 use crate::host::Host;
 use crate::netlink::message::{Received, messages};
 use crate::netlink::route::{self, BlockRoute};
@@ -25,7 +25,7 @@ enum Kind {
     Rules(String),
     Routes {
         prefix: String,
-        range: Ipv4Net,
+        ranges: Ranges,
     },
 }
 
@@ -39,8 +39,8 @@ impl Host {
     /// Hears when our routes vanish, and when links and addresses that are not ours change.
     pub fn watch_routes(&self) -> Result<Monitor> {
         let socket = Socket::watch_route().doing(|| "watch links and routes".into())?;
-        let (prefix, range) = (self.config().prefix.clone(), self.config().range);
-        Ok(Monitor { socket, kind: Kind::Routes { prefix, range } })
+        let (prefix, ranges) = (self.config().prefix.clone(), self.config().ranges.clone());
+        Ok(Monitor { socket, kind: Kind::Routes { prefix, ranges } })
     }
 }
 
@@ -69,18 +69,25 @@ impl Kind {
     fn concerns(&self, message: &Received) -> bool {
         match self {
             Kind::Rules(table) => expr::removed_from(message).as_ref() == Some(table),
-            Kind::Routes { prefix, range } => {
+            Kind::Routes { prefix, ranges } => {
                 if let Some(change) = route::link_change(message) {
                     // Ours come and go by our own hand; only the tunnel is expected to stay, and to be up.
                     let is_ours = change.name.starts_with(prefix.as_str());
                     let is_tunnel = change.name == format!("{prefix}vx");
                     return if is_ours { is_tunnel && !change.is_up } else { change.is_news };
                 }
-                if let Some(label) = route::address_change(message) {
-                    return !label.starts_with(prefix.as_str());
+                if let Some(change) = route::address_change(message) {
+                    return match (change.label, change.address) {
+                        (Some(label), _) => !label.starts_with(prefix.as_str()),
+                        // Those of our links are the tunnel's, which is of the range, and what all outer ends have.
+                        (None, Some(IpAddr::V6(address))) => {
+                            !address.is_unicast_link_local() && !ranges.contains(&IpAddr::from(address).into())
+                        }
+                        (None, _) => true,
+                    };
                 }
                 route::is_removed_route(message)
-                    && BlockRoute::read(message).is_some_and(|route| range.contains(&route.block))
+                    && BlockRoute::read(message).is_some_and(|route| ranges.contains(&route.block))
             }
         }
     }

@@ -74,7 +74,7 @@ impl Namespace {
         let socket = self.socket()?;
         socket.request(vec![route::new_bridge(name)]).doing(|| format!("make the bridge {name}"))?;
         let index = number(&socket, name)?;
-        let steps = vec![route::new_subnet_address(index, address), route::link_up(index)];
+        let steps = vec![route::new_subnet_address(index, address.into()), route::link_up(index)];
         socket.request(steps).doing(|| format!("set up the bridge {name}"))
     }
 
@@ -98,9 +98,9 @@ impl Namespace {
         far.request(steps).doing(|| format!("plug {} into {}", cable.port, cable.bridge))?;
         let link = number(&near, cable.link)?;
         let steps = vec![
-            route::new_subnet_address(link, cable.address),
+            route::new_subnet_address(link, cable.address.into()),
             route::link_up(link),
-            route::default_route(link, cable.gateway),
+            route::default_route(link, cable.gateway.into()),
         ];
         near.request(steps).doing(|| format!("set up {}", cable.link))?;
         notice(&far, port)?;

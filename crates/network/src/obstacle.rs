@@ -6,13 +6,14 @@
 use serde::Serialize;
 
 use crate::error::{Doing, Result};
+use crate::family::Family;
 use crate::host::{Host, netfilter};
 use crate::netlink::expr::{self, Chain};
 
 /// One such chain.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Obstacle {
-    /// `ip` or `inet`.
+    /// `ip`, `ip6` or `inet`.
     pub family: String,
     /// Whose it is: Docker's and iptables' is `filter`.
     pub table: String,
@@ -34,12 +35,19 @@ impl Host {
             beside.any(|rule| rule.body.windows(prefix.len()).any(|bytes| bytes == prefix))
         };
         let others = chains.iter().filter_map(Chain::read).filter(|chain| chain.table != self.config().table);
-        let dropping = others.filter(|chain| chain.drops && !lets_us_through(chain));
+        let meets_ours = |chain: &Chain| {
+            chain.family == expr::BOTH || self.config().ranges.families().any(|family| family.number() == chain.family)
+        };
+        let dropping = others.filter(|chain| chain.drops && meets_ours(chain) && !lets_us_through(chain));
         Ok(dropping.map(|chain| self.obstacle(chain)).collect())
     }
 
     fn obstacle(&self, chain: Chain) -> Obstacle {
-        let family = if chain.family == 1 { "inet" } else { "ip" };
+        let family = match chain.family {
+            expr::BOTH => "inet",
+            number if number == Family::V6.number() => "ip6",
+            _ => "ip",
+        };
         let (table, name, prefix) = (chain.table, chain.name, &self.config().prefix);
         let rule = |side| format!("nft insert rule {family} {table} {name} {side} \"{prefix}*\" accept");
         let cure = vec![rule("iifname"), rule("oifname")];

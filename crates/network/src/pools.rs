@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::error::{Error, Result};
+use crate::family::Family;
 use crate::pool::Pool;
 
 /// Blocks in the order in which they were added.
@@ -45,10 +46,10 @@ impl Pools {
         self.len() == 0
     }
 
-    /// An address that is nobody's; [`Error::AllFull`] says that it takes a further block.
-    pub fn allocate(&mut self) -> Result<IpAddr> {
-        let blocks = self.0.len();
-        self.0.iter_mut().find_map(|pool| pool.allocate().ok()).ok_or(Error::AllFull { blocks })
+    /// An address of this family that is nobody's; [`Error::AllFull`] says that it takes a further block.
+    pub fn allocate(&mut self, family: Family) -> Result<IpAddr> {
+        let mut of_family = self.0.iter_mut().filter(|pool| Family::of_net(&pool.block()) == family);
+        of_family.find_map(|pool| pool.allocate().ok()).ok_or(Error::AllFull { family })
     }
 
     /// Marks an address as given. None of the blocks has it: false, it is none of ours.
@@ -89,17 +90,20 @@ mod tests {
     #[test]
     fn the_first_with_room_gives() {
         let mut pools = Pools::default();
-        assert!(matches!(pools.allocate(), Err(Error::AllFull { blocks: 0 })));
+        assert!(matches!(pools.allocate(Family::V4), Err(Error::AllFull { family: Family::V4 })));
         pools.add_block(block("10.0.0.0/30")).expect("the first");
         assert!(matches!(pools.add_block(block("10.0.0.0/28")), Err(Error::Overlap { .. })));
-        let first = pools.allocate().expect("free");
-        pools.allocate().expect("free");
-        assert!(matches!(pools.allocate(), Err(Error::AllFull { blocks: 1 })));
+        let first = pools.allocate(Family::V4).expect("free");
+        pools.allocate(Family::V4).expect("free");
+        assert!(matches!(pools.allocate(Family::V4), Err(Error::AllFull { .. })));
         pools.add_block(block("10.0.9.0/30")).expect("the second");
-        assert_eq!(pools.allocate().expect("free").to_string(), "10.0.9.1");
+        assert_eq!(pools.allocate(Family::V4).expect("free").to_string(), "10.0.9.1");
         pools.release(first);
-        assert_eq!(pools.allocate().expect("free"), first);
+        assert_eq!(pools.allocate(Family::V4).expect("free"), first);
         assert!(!pools.reserve([10, 0, 5, 5].into()).expect("no trouble"), "it is in no block");
+        assert!(pools.allocate(Family::V6).is_err());
+        pools.add_block(block("fd42::40/122")).expect("one of the other family");
+        assert_eq!(pools.allocate(Family::V6).expect("free").to_string(), "fd42::41");
     }
 
     /// Random operations against a set that remembers who owns what.
@@ -121,7 +125,7 @@ mod tests {
     fn step(pools: &mut Pools, owned: &mut BTreeSet<IpAddr>, random: u64) {
         let target = IpAddr::from([10, 0, (random >> 8) as u8 % 3, (random >> 16) as u8 % 18]);
         match random % 5 {
-            0 | 1 => match pools.allocate() {
+            0 | 1 => match pools.allocate(Family::V4) {
                 Ok(address) => {
                     assert!(owned.insert(address), "{address} given twice");
                     assert!(pools.blocks().any(|block| block.contains(&address)), "{address} is outside");

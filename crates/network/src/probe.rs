@@ -2,24 +2,33 @@
 //! kernel over there answers them, so it needs no program of ours. Where nobody answers, nothing is claimed.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::sockopt::{Ipv4PathMtuDiscovery, set_ip_mtu_discover, set_socket_recv_buffer_size};
+use rustix::net::sockopt::{
+    Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery, set_ip_mtu_discover, set_ipv6_mtu_discover, set_socket_recv_buffer_size,
+};
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, ipproto, recvfrom, sendto, socket_with,
 };
 use serde::Serialize;
 
 use crate::error::{Doing, Result};
+use crate::family::Family;
 use crate::host::{mtu, route};
 use crate::mesh::look_up;
 
 /// What every path takes.
-const LEAST: u32 = 576;
+fn least(family: Family) -> u32 {
+    match family {
+        Family::V4 => 576,
+        Family::V6 => 1280,
+    }
+}
+
 /// A small echo with its headers.
 const SMALL: u32 = 64;
 /// So many machines are asked at a time, or their answers would overrun the socket.
@@ -33,10 +42,22 @@ const COPIES: u32 = 2;
 /// So many small ones tell how a path is.
 const PINGS: u32 = 5;
 
-const IP_HEADER: u32 = 20;
 const ECHO_HEADER: usize = 8;
-const ECHO: u8 = 8;
-const ECHO_REPLY: u8 = 0;
+
+fn ip_header(family: Family) -> u32 {
+    match family {
+        Family::V4 => 20,
+        Family::V6 => 40,
+    }
+}
+
+/// The numbers of the question and of the answer.
+fn echo_types(family: Family) -> (u8, u8) {
+    match family {
+        Family::V4 => (8, 0),
+        Family::V6 => (128, 129),
+    }
+}
 
 /// How a path is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -50,11 +71,11 @@ pub struct Quality {
 }
 
 /// How the paths to these machines are, in their order. Takes a second at most for every 16 machines.
-pub fn quality(machines: &[Ipv4Addr]) -> Result<Vec<Quality>> {
-    let prober = Prober::open()?;
+pub fn quality(machines: &[IpAddr]) -> Result<Vec<Quality>> {
+    let prober = Prober::open(machines)?;
     let mut all = Vec::new();
     for batch in machines.chunks(BATCH) {
-        let asked: Vec<(Ipv4Addr, u32)> = batch.iter().map(|machine| (*machine, SMALL)).collect();
+        let asked: Vec<(IpAddr, u32)> = batch.iter().map(|machine| (*machine, SMALL)).collect();
         let answers = prober.exchange(&asked, PINGS, PATIENCE)?;
         all.extend(answers.iter().map(|times| Quality {
             latency_us: times.iter().min().and_then(|least| u64::try_from(least.as_micros()).ok()),
@@ -66,13 +87,13 @@ pub fn quality(machines: &[Ipv4Addr]) -> Result<Vec<Quality>> {
 }
 
 /// The largest packet that gets to each of these machines in one piece; None where nobody answers, or no way leads.
-pub fn largest(machines: &[Ipv4Addr]) -> Result<Vec<Option<u32>>> {
-    let (prober, socket) = (Prober::open()?, route()?);
+pub fn largest(machines: &[IpAddr]) -> Result<Vec<Option<u32>>> {
+    let (prober, socket) = (Prober::open(machines)?, route()?);
     let mut all = Vec::new();
     for batch in machines.chunks(BATCH) {
-        let link_mtu = |machine: &Ipv4Addr| match look_up(&socket, *machine)? {
+        let link_mtu = |machine: &IpAddr| match look_up(&socket, *machine)? {
             Some(way) => mtu(&socket, way.link),
-            None => Ok(LEAST),
+            None => Ok(least(Family::of(*machine))),
         };
         let links: Vec<u32> = batch.iter().map(link_mtu).collect::<Result<_>>()?;
         // What routers have said meanwhile is a good guess.
@@ -111,40 +132,33 @@ impl Search {
     }
 }
 
-struct Prober {
-    socket: OwnedFd,
-}
+/// One socket for each family that is asked for.
+struct Prober(Vec<(Family, OwnedFd)>);
 
 impl Prober {
-    fn open() -> Result<Self> {
-        let open = || -> io::Result<OwnedFd> {
-            let icmp = Some(ipproto::ICMP);
-            let socket = socket_with(AddressFamily::INET, SocketType::RAW, SocketFlags::CLOEXEC, icmp)?;
-            // Never in pieces, whatever the kernel believes of the path.
-            set_ip_mtu_discover(&socket, Ipv4PathMtuDiscovery::PROBE)?;
-            set_socket_recv_buffer_size(&socket, 1 << 20)?;
-            Ok(socket)
-        };
-        Ok(Self { socket: open().doing(|| "open an ICMP socket".into())? })
+    fn open(machines: &[IpAddr]) -> Result<Self> {
+        let is_wanted = |family: &Family| family.first(machines).is_some();
+        let open = |family| Ok((family, socket(family).doing(|| format!("open an ICMP socket of {family}"))?));
+        Ok(Self(Family::ALL.into_iter().filter(is_wanted).map(open).collect::<Result<_>>()?))
     }
 
     fn search(
         &self,
-        machines: &[Ipv4Addr],
+        machines: &[IpAddr],
         links: &[u32],
-        told: impl Fn(Ipv4Addr) -> Option<u32>,
+        told: impl Fn(IpAddr) -> Option<u32>,
     ) -> Result<Vec<Option<u32>>> {
-        let first = |sizes: &mut dyn Iterator<Item = u32>| {
-            machines.iter().copied().zip(sizes).collect::<Vec<(Ipv4Addr, u32)>>()
-        };
-        let mut asked = first(&mut links.iter().map(|link| LEAST.min(*link)));
+        let first =
+            |sizes: &mut dyn Iterator<Item = u32>| machines.iter().copied().zip(sizes).collect::<Vec<(IpAddr, u32)>>();
+        let sure = |number: usize| least(Family::of(machines[number])).min(links[number]);
+        let mut asked = first(&mut (0..machines.len()).map(sure));
         asked.extend(first(&mut links.iter().copied()));
         let answers = self.exchange(&asked, COPIES + 1, PATIENCE)?;
         let (small, large) = answers.split_at(machines.len());
         let slowest = small.iter().filter_map(|times| times.iter().min()).max().copied().unwrap_or(PATIENCE);
         let patience = (slowest * 4).clamp(LEAST_PATIENCE, PATIENCE);
         let begin = |number: usize| Search {
-            good: if large[number].is_empty() { LEAST.min(links[number]) } else { links[number] },
+            good: if large[number].is_empty() { sure(number) } else { links[number] },
             bad: if large[number].is_empty() { links[number] } else { links[number] + 1 },
         };
         let mut searches: Vec<Search> = (0..machines.len()).map(begin).collect();
@@ -158,7 +172,7 @@ impl Prober {
             if open.is_empty() {
                 break;
             }
-            let asked: Vec<(Ipv4Addr, u32)> = open.iter().map(|(number, size)| (machines[*number], *size)).collect();
+            let asked: Vec<(IpAddr, u32)> = open.iter().map(|(number, size)| (machines[*number], *size)).collect();
             let answers = self.exchange(&asked, COPIES, patience)?;
             for ((number, size), times) in open.iter().zip(&answers) {
                 searches[*number].note(*size, !times.is_empty());
@@ -169,7 +183,7 @@ impl Prober {
     }
 
     /// Sends each packet so many times and gathers how long the answers took, until all are there or patience is over.
-    fn exchange(&self, asked: &[(Ipv4Addr, u32)], copies: u32, patience: Duration) -> Result<Vec<Vec<Duration>>> {
+    fn exchange(&self, asked: &[(IpAddr, u32)], copies: u32, patience: Duration) -> Result<Vec<Vec<Duration>>> {
         static EXCHANGES: AtomicU16 = AtomicU16::new(0);
         // Who else asks, and what was asked before, must not be taken for this.
         let turn = EXCHANGES.fetch_add(1, Ordering::Relaxed);
@@ -180,8 +194,11 @@ impl Prober {
                 let sequence = (copy as usize * asked.len() + number) as u16;
                 sent.push(Instant::now());
                 // One that cannot leave is one that does not arrive.
-                let (packet, goal) = (echo(id, sequence, *size), SocketAddrV4::new(*machine, 0));
-                let _ = sendto(&self.socket, &packet, SendFlags::empty(), &goal);
+                let family = Family::of(*machine);
+                let (packet, goal) = (echo(family, id, sequence, *size), SocketAddr::new(*machine, 0));
+                if let Some((_, socket)) = self.0.iter().find(|(its, _)| *its == family) {
+                    let _ = sendto(socket, &packet, SendFlags::empty(), &goal);
+                }
             }
         }
         let mut answers = vec![Vec::new(); asked.len()];
@@ -201,35 +218,56 @@ impl Prober {
     }
 
     /// The next answer of this exchange; None when time is over.
-    fn receive(&self, id: u16, deadline: Instant) -> io::Result<Option<(Ipv4Addr, u16)>> {
+    fn receive(&self, id: u16, deadline: Instant) -> io::Result<Option<(IpAddr, u16)>> {
         let mut buffer = [0; 128];
         loop {
             let rest = deadline.saturating_duration_since(Instant::now());
             let span = Timespec { tv_sec: rest.as_secs() as i64, tv_nsec: i64::from(rest.subsec_nanos()) };
-            let mut waited = [PollFd::new(&self.socket, PollFlags::IN)];
+            let mut waited: Vec<PollFd<'_>> =
+                self.0.iter().map(|(_, socket)| PollFd::new(socket, PollFlags::IN)).collect();
             match poll(&mut waited, Some(&span)) {
                 Ok(0) => return Ok(None),
                 Ok(_) => {}
                 Err(rustix::io::Errno::INTR) => continue,
                 Err(error) => return Err(error.into()),
             }
-            let count = match recvfrom(&self.socket, &mut buffer, RecvFlags::DONTWAIT) {
-                Ok((count, ..)) => count.min(buffer.len()),
-                Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => continue,
-                Err(error) => return Err(error.into()),
-            };
-            match read_reply(&buffer[..count]) {
-                Some((from, found, sequence)) if found == id => return Ok(Some((from, sequence))),
-                _ => {}
+            let is_ready = |waited: &PollFd<'_>| !waited.revents().is_empty();
+            for (family, socket) in self.0.iter().zip(&waited).filter(|(_, waited)| is_ready(waited)).map(|(it, _)| it)
+            {
+                let (count, from) = match recvfrom(socket, &mut buffer, RecvFlags::DONTWAIT) {
+                    Ok((count, _, from)) => (count.min(buffer.len()), from),
+                    Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => continue,
+                    Err(error) => return Err(error.into()),
+                };
+                let from = from.and_then(|from| SocketAddr::try_from(from).ok()).map(|from| from.ip());
+                match from.zip(read_reply(*family, &buffer[..count])) {
+                    Some((from, (found, sequence))) if found == id => return Ok(Some((from, sequence))),
+                    _ => {}
+                }
             }
         }
     }
 }
 
-/// A question of so many bytes with the IP header, which the kernel adds.
-fn echo(id: u16, sequence: u16, size: u32) -> Vec<u8> {
-    let mut packet = vec![0; (size.saturating_sub(IP_HEADER) as usize).max(ECHO_HEADER)];
-    packet[0] = ECHO;
+fn socket(family: Family) -> io::Result<OwnedFd> {
+    let (domain, protocol) = match family {
+        Family::V4 => (AddressFamily::INET, ipproto::ICMP),
+        Family::V6 => (AddressFamily::INET6, ipproto::ICMPV6),
+    };
+    let socket = socket_with(domain, SocketType::RAW, SocketFlags::CLOEXEC, Some(protocol))?;
+    // Never in pieces, whatever the kernel believes of the path.
+    match family {
+        Family::V4 => set_ip_mtu_discover(&socket, Ipv4PathMtuDiscovery::PROBE)?,
+        Family::V6 => set_ipv6_mtu_discover(&socket, Ipv6PathMtuDiscovery::PROBE)?,
+    }
+    set_socket_recv_buffer_size(&socket, 1 << 20)?;
+    Ok(socket)
+}
+
+/// A question of so many bytes with the IP header, which the kernel adds. For IPv6 it also writes the checksum anew.
+fn echo(family: Family, id: u16, sequence: u16, size: u32) -> Vec<u8> {
+    let mut packet = vec![0; (size.saturating_sub(ip_header(family)) as usize).max(ECHO_HEADER)];
+    packet[0] = echo_types(family).0;
     packet[4..6].copy_from_slice(&id.to_be_bytes());
     packet[6..8].copy_from_slice(&sequence.to_be_bytes());
     let sum = checksum(&packet);
@@ -245,13 +283,15 @@ fn checksum(bytes: &[u8]) -> u16 {
     !((folded >> 16) + (folded & 0xffff)) as u16
 }
 
-/// Who answered which question, of an IP packet.
-fn read_reply(packet: &[u8]) -> Option<(Ipv4Addr, u16, u16)> {
-    let header = usize::from(packet.first()? & 15) * 4;
-    let from = <[u8; 4]>::try_from(packet.get(12..16)?).ok()?;
+/// Which question was answered. Of IPv4 the kernel hands over the whole packet, of IPv6 what the header carries.
+fn read_reply(family: Family, packet: &[u8]) -> Option<(u16, u16)> {
+    let header = match family {
+        Family::V4 => usize::from(packet.first()? & 15) * 4,
+        Family::V6 => 0,
+    };
     let reply = packet.get(header..header + ECHO_HEADER)?;
     let word = |at: usize| u16::from_be_bytes([reply[at], reply[at + 1]]);
-    (reply[0] == ECHO_REPLY).then(|| (from.into(), word(4), word(6)))
+    (reply[0] == echo_types(family).1).then(|| (word(4), word(6)))
 }
 
 #[cfg(test)]
@@ -262,7 +302,7 @@ mod tests {
     fn a_search_ends_at_the_largest_that_gets_through() {
         for limit in [577, 1280, 1400, 1499] {
             for told in [None, Some(limit), Some(limit + 40), Some(1500)] {
-                let (mut search, mut tries) = (Search { good: LEAST, bad: 1500 }, 0);
+                let (mut search, mut tries) = (Search { good: 576, bad: 1500 }, 0);
                 while let Some(size) = search.next(told) {
                     search.note(size, size <= limit);
                     tries += 1;
@@ -275,15 +315,17 @@ mod tests {
 
     #[test]
     fn what_is_sent_is_what_is_read() {
-        let packet = echo(0x1234, 7, 577);
-        assert_eq!(packet.len(), 557);
-        assert_eq!(checksum(&packet), 0);
-        let mut reply = vec![0x45; 20];
-        reply[12..16].copy_from_slice(&[192, 0, 2, 9]);
-        reply.extend(&packet);
-        assert_eq!(read_reply(&reply), None, "a question is no answer");
-        reply[20] = ECHO_REPLY;
-        assert_eq!(read_reply(&reply), Some((Ipv4Addr::new(192, 0, 2, 9), 0x1234, 7)));
-        assert_eq!(read_reply(&reply[..25]), None);
+        for (family, bytes) in [(Family::V4, 557), (Family::V6, 537)] {
+            let packet = echo(family, 0x1234, 7, 577);
+            assert_eq!(packet.len(), bytes);
+            assert_eq!(checksum(&packet), 0);
+            let mut reply = if family == Family::V4 { vec![0x45; 20] } else { Vec::new() };
+            let header = reply.len();
+            reply.extend(&packet);
+            assert_eq!(read_reply(family, &reply), None, "a question is no answer");
+            reply[header] = echo_types(family).1;
+            assert_eq!(read_reply(family, &reply), Some((0x1234, 7)));
+            assert_eq!(read_reply(family, &reply[..header + 5]), None);
+        }
     }
 }

@@ -1,12 +1,12 @@
 //! The addresses and host ports of this node's pods.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use network::mesh::{Backend, Own, Peer, PeerState};
-use network::{HostPort, Pools, Protocol};
+use network::{Family, HostPort, Pools, Protocol};
 
 use crate::Error;
 use crate::blocks::Blocks;
@@ -26,11 +26,11 @@ struct State {
     ports: BTreeMap<String, Vec<HostPort>>,
 }
 
-/// An address for a pod.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The addresses of a pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Allocated {
-    /// The address.
-    pub address: Ipv4Addr,
+    /// One for each range of the cluster, in their order.
+    pub addresses: Vec<IpAddr>,
     /// Whether the node holds a block more since, which its object does not say yet.
     pub has_new_block: bool,
 }
@@ -40,7 +40,7 @@ impl Addresses {
     ///
     /// # Errors
     /// [`Error::Failed`] when two of them overlap.
-    pub fn new(host: network::Host, blocks: Blocks, held: &[Ipv4Net]) -> Result<Self, Error> {
+    pub fn new(host: network::Host, blocks: Blocks, held: &[IpNet]) -> Result<Self, Error> {
         let mut pools = Pools::default();
         held.iter().try_for_each(|block| add(&mut pools, *block))?;
         Ok(Self {
@@ -56,23 +56,41 @@ impl Addresses {
         self.lock().pools.blocks().map(|block| block.to_string()).collect()
     }
 
-    /// An address for a new pod; claims a further block when those held are full.
+    /// Addresses for a new pod; claims further blocks when those held are full.
     ///
     /// # Errors
-    /// [`Error::Failed`] when the whole range is full, [`Error::Api`] when the API refuses.
+    /// [`Error::Failed`] when a whole range is full, [`Error::Api`] when the API refuses.
     pub async fn allocate(&self) -> Result<Allocated, Error> {
-        if let Some(address) = self.free() {
-            return Ok(Allocated { address, has_new_block: false });
+        let mut allocated = Allocated { addresses: Vec::new(), has_new_block: false };
+        for family in self.blocks.families() {
+            match self.allocate_of(family).await {
+                Ok((address, has_new_block)) => {
+                    allocated.addresses.push(address);
+                    allocated.has_new_block |= has_new_block;
+                }
+                Err(error) => {
+                    self.release(&allocated.addresses);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(allocated)
+    }
+
+    /// One address, and whether it took a further block.
+    async fn allocate_of(&self, family: Family) -> Result<(IpAddr, bool), Error> {
+        if let Some(address) = self.free(family) {
+            return Ok((address, false));
         }
         let _turn = self.claiming.lock().await;
-        if let Some(address) = self.free() {
-            return Ok(Allocated { address, has_new_block: false });
+        if let Some(address) = self.free(family) {
+            return Ok((address, false));
         }
-        let block = self.blocks.claim().await?;
+        let block = self.blocks.claim(family).await?;
         tracing::info!(%block, "claimed a further block of addresses");
         add(&mut self.lock().pools, block)?;
-        let address = self.free().ok_or_else(|| Error::failed("allocating an address", format!("{block} has none")))?;
-        Ok(Allocated { address, has_new_block: true })
+        let none = || Error::failed("allocating an address", format!("{block} has none"));
+        Ok((self.free(family).ok_or_else(none)?, true))
     }
 
     /// Makes sure of the blocks, after the cluster may have taken this node for gone: what others have claimed meanwhile is used no more.
@@ -82,43 +100,46 @@ impl Addresses {
     /// As [`Addresses::allocate`].
     pub async fn confirm(&self) -> Result<bool, Error> {
         let _turn = self.claiming.lock().await;
-        let held: Vec<Ipv4Net> = self.lock().pools.blocks().filter_map(of_version_4).collect();
+        let held: Vec<IpNet> = self.lock().pools.blocks().collect();
         let lost = self.blocks.confirm(&held).await?;
         for block in &lost {
             tracing::warn!(%block, "another node has claimed a block of this node, which was taken for gone");
-            self.lock().pools.remove_block((*block).into());
+            self.lock().pools.remove_block(*block);
         }
-        if lost.len() == held.len() {
-            let block = self.blocks.claim().await?;
-            add(&mut self.lock().pools, block)?;
+        for family in self.blocks.families() {
+            let has_some = self.lock().pools.blocks().any(|block| Family::of_net(&block) == family);
+            if !has_some {
+                let block = self.blocks.claim(family).await?;
+                add(&mut self.lock().pools, block)?;
+            }
         }
         Ok(!lost.is_empty())
     }
 
     /// Whether an address is of a block that this node holds.
-    pub fn covers(&self, address: Ipv4Addr) -> bool {
-        self.lock().pools.covers(address.into())
+    pub fn covers(&self, address: IpAddr) -> bool {
+        self.lock().pools.covers(address)
     }
 
-    fn free(&self) -> Option<Ipv4Addr> {
-        match self.lock().pools.allocate() {
-            Ok(IpAddr::V4(address)) => Some(address),
-            _ => None,
+    fn free(&self, family: Family) -> Option<IpAddr> {
+        self.lock().pools.allocate(family).ok()
+    }
+
+    /// Notes addresses that a pod of an earlier life of this agent has.
+    pub fn reserve(&self, addresses: &[IpAddr]) {
+        for address in addresses {
+            match self.lock().pools.reserve(*address) {
+                Ok(true) => {}
+                Ok(false) => tracing::warn!(%address, "an adopted pod's address is in no block of this node"),
+                Err(error) => tracing::warn!(%error, "an adopted pod's address"),
+            }
         }
     }
 
-    /// Notes an address that a pod of an earlier life of this agent has.
-    pub fn reserve(&self, address: Ipv4Addr) {
-        match self.lock().pools.reserve(address.into()) {
-            Ok(true) => {}
-            Ok(false) => tracing::warn!(%address, "an adopted pod's address is in no block of this node"),
-            Err(error) => tracing::warn!(%error, "an adopted pod's address"),
-        }
-    }
-
-    /// Takes an address back.
-    pub fn release(&self, address: Ipv4Addr) {
-        self.lock().pools.release(address.into());
+    /// Takes addresses back.
+    pub fn release(&self, addresses: &[IpAddr]) {
+        let mut state = self.lock();
+        addresses.iter().for_each(|address| state.pools.release(*address));
     }
 
     /// Leads to the blocks of other nodes.
@@ -149,7 +170,7 @@ impl Addresses {
     ///
     /// # Errors
     /// [`Error::Failed`] when the kernel refuses.
-    pub fn reconnect(&self, sandboxes: &[(String, Ipv4Addr)]) -> Result<usize, Error> {
+    pub fn reconnect(&self, sandboxes: &[(String, Vec<IpAddr>)]) -> Result<usize, Error> {
         self.host.reconnect(sandboxes).map_err(|error| Error::failed("leading to this node's pods", error))
     }
 
@@ -178,22 +199,22 @@ impl Addresses {
         self.host.obstacles().map_err(|error| Error::failed("looking for rules of others", error))
     }
 
-    /// How the sandbox of this name gets this address.
+    /// How the sandbox of this name gets these addresses.
     ///
     /// # Errors
     /// [`Error::Failed`] when the machine's network cannot be read.
-    pub fn attachment(&self, sandbox: &str, address: Ipv4Addr) -> Result<serde_json::Value, Error> {
+    pub fn attachment(&self, sandbox: &str, addresses: &[IpAddr]) -> Result<serde_json::Value, Error> {
         let failed = |e: Box<dyn std::error::Error + Send + Sync>| Error::failed("attaching a pod to the network", e);
-        let attachment = self.host.attachment(sandbox, address).map_err(|e| failed(e.into()))?;
+        let attachment = self.host.attachment(sandbox, addresses).map_err(|e| failed(e.into()))?;
         serde_json::to_value(attachment).map_err(|e| failed(e.into()))
     }
 
-    /// Leads the pod's host ports to its address, and no others any more.
+    /// Leads the pod's host ports to its addresses, and no others any more.
     ///
     /// # Errors
     /// [`Error::Failed`] when the rules cannot be written.
-    pub fn open_ports(&self, pod: &Pod, address: Ipv4Addr) -> Result<(), Error> {
-        let ports = host_ports(pod, address);
+    pub fn open_ports(&self, pod: &Pod, addresses: &[IpAddr]) -> Result<(), Error> {
+        let ports: Vec<HostPort> = addresses.iter().flat_map(|address| host_ports(pod, *address)).collect();
         let mut state = self.lock();
         let before = if ports.is_empty() {
             state.ports.remove(pod.uid())
@@ -244,23 +265,20 @@ impl Addresses {
     }
 }
 
-fn of_version_4(block: IpNet) -> Option<Ipv4Net> {
-    match block {
-        IpNet::V4(block) => Some(block),
-        IpNet::V6(_) => None,
-    }
+fn add(pools: &mut Pools, block: IpNet) -> Result<(), Error> {
+    pools.add_block(block).map_err(|error| Error::failed("taking a block of addresses into use", error))
 }
 
-fn add(pools: &mut Pools, block: Ipv4Net) -> Result<(), Error> {
-    pools.add_block(block.into()).map_err(|error| Error::failed("taking a block of addresses into use", error))
-}
-
-fn host_ports(pod: &Pod, address: Ipv4Addr) -> Vec<HostPort> {
+/// Those that lead to this address: one that names an address of the machine leads to that of the same family only.
+fn host_ports(pod: &Pod, address: IpAddr) -> Vec<HostPort> {
     let all =
         pod.init_containers().iter().chain(pod.containers()).flat_map(|container| container.ports.iter().flatten());
     let open = all.filter_map(|port| {
         let host_port = u16::try_from(port.host_port?).ok().filter(|port| *port != 0)?;
-        let host_address = port.host_ip.as_deref().and_then(|ip| ip.parse::<Ipv4Addr>().ok());
+        let host_address = port.host_ip.as_deref().and_then(|ip| ip.parse::<IpAddr>().ok());
+        if host_address.is_some_and(|it| it.is_ipv4() != address.is_ipv4()) {
+            return None;
+        }
         Some(HostPort {
             protocol: match port.protocol.as_deref() {
                 Some("UDP") => Protocol::Udp,

@@ -1,14 +1,14 @@
 //! The agent: follows the pods that are bound to this node and keeps one worker for each.
 
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use client::cache::{Cache, Change};
 use client::{Client, Patch, resource};
-use ipnet::Ipv4Net;
+use network::Ranges;
 use network::mesh::{Backend, PeerState};
 use runtime::Sandbox;
 use runtime::image::Store;
@@ -33,8 +33,8 @@ use crate::worker::{Order, Worker};
 pub struct Config {
     /// The node's name.
     pub node_name: String,
-    /// The address others know the node by; it may change while the agent runs.
-    pub node_address: watch::Receiver<Ipv4Addr>,
+    /// The addresses others know the node by, at most one of each family, the first one first; they may change while the agent runs.
+    pub node_addresses: watch::Receiver<Vec<IpAddr>>,
     /// A way to the API, as the node's own identity.
     pub client: Client,
     /// Sandboxes and containers.
@@ -43,8 +43,8 @@ pub struct Config {
     pub images: Arc<Store>,
     /// The machine's network.
     pub network: network::Host,
-    /// All addresses of the cluster's pods; the node claims blocks of it.
-    pub range: Ipv4Net,
+    /// All addresses of the cluster's pods; the node claims blocks of them.
+    pub ranges: Ranges,
     /// Where pods' files and logs lie; survives restarts.
     pub directory: PathBuf,
     /// podling's version, for the node's status.
@@ -62,7 +62,7 @@ pub struct Config {
 /// What all workers share.
 pub struct Shared {
     pub(crate) node_name: String,
-    address: watch::Receiver<Ipv4Addr>,
+    node_addresses: watch::Receiver<Vec<IpAddr>>,
     pub(crate) client: Client,
     pub(crate) runtime: Arc<runtime::Host>,
     pub(crate) images: Images,
@@ -111,16 +111,16 @@ impl Entry {
 }
 
 impl Shared {
-    /// The address others know the node by now.
-    pub(crate) fn node_address(&self) -> Ipv4Addr {
-        *self.address.borrow()
+    /// The addresses others know the node by now.
+    pub(crate) fn node_addresses(&self) -> Vec<IpAddr> {
+        self.node_addresses.borrow().clone()
     }
 
-    /// Tells of each further address of the node.
-    pub(crate) fn moves(&self) -> watch::Receiver<Ipv4Addr> {
-        let mut address = self.address.clone();
-        address.mark_unchanged();
-        address
+    /// Tells of each change of the node's addresses.
+    pub(crate) fn moves(&self) -> watch::Receiver<Vec<IpAddr>> {
+        let mut addresses = self.node_addresses.clone();
+        addresses.mark_unchanged();
+        addresses
     }
 
     /// How other nodes are reached.
@@ -169,7 +169,7 @@ impl Shared {
         let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
         let attached = |entry: &Arc<Entry>| {
             let state = entry.state.read().unwrap_or_else(PoisonError::into_inner);
-            Some((state.pod.uid().to_owned(), address_of(state.sandbox.as_deref()?)?))
+            Some((state.pod.uid().to_owned(), addresses_of(state.sandbox.as_deref()?)))
         };
         let attached: Vec<_> = entries.values().filter_map(attached).collect();
         drop(entries);
@@ -182,7 +182,7 @@ impl Shared {
 
     /// Ends a sandbox if its address is not this node's.
     pub(crate) fn end_if_stray(&self, sandbox: &Sandbox) {
-        if let Some(address) = address_of(sandbox).filter(|address| !self.addresses.covers(*address)) {
+        if let Some(address) = addresses_of(sandbox).into_iter().find(|address| !self.addresses.covers(*address)) {
             tracing::warn!(%address, sandbox = sandbox.id(), "ending a pod whose address is not this node's any more");
             sandbox.kill_all();
         }
@@ -234,16 +234,16 @@ impl Agent {
     /// # Errors
     /// [`Error::Failed`] or [`Error::Api`] naming the step.
     pub async fn start(config: Config, shutdown: watch::Receiver<bool>) -> Result<Self, Error> {
-        let Config { node_name, client, runtime, directory, range, version, port, grace, .. } = config;
+        let Config { node_name, client, runtime, directory, ranges, version, port, grace, .. } = config;
         let recorder = Events::new(client::events::Recorder::start(client.clone(), "podling", node_name.clone()));
-        let blocks = Blocks::new(client.clone(), node_name.clone(), range);
+        let blocks = Blocks::new(client.clone(), node_name.clone(), ranges);
         let held = blocks.open().await?;
         let addresses = Addresses::new(config.network, blocks, &held)?;
         addresses.set_up()?;
         let adopted = adopt(&runtime, &addresses).await?;
         let shared = Arc::new(Shared {
             node_name: node_name.clone(),
-            address: config.node_address,
+            node_addresses: config.node_addresses,
             images: Images::new(config.images, client.clone(), recorder.clone()),
             capacity: crate::register::capacity(&directory),
             client: client.clone(),
@@ -373,16 +373,14 @@ impl Agent {
     async fn bury_orphans(&mut self) {
         for (uid, sandbox) in std::mem::take(&mut self.adopted) {
             tracing::info!(uid, "removing the sandbox of a pod that has gone");
-            let address = address_of(&sandbox);
+            let addresses = addresses_of(&sandbox);
             if let Err(error) = sandbox.remove().await {
                 tracing::warn!(%error, uid, "removing a sandbox");
                 // The next complete view of all pods is the next try.
                 self.adopted.insert(uid, sandbox);
                 continue;
             }
-            if let Some(address) = address {
-                self.shared.addresses.release(address);
-            }
+            self.shared.addresses.release(&addresses);
         }
         let keep: Vec<String> = self.orders.keys().cloned().collect();
         if let Err(error) = self.shared.addresses.collect_garbage(&keep) {
@@ -412,17 +410,17 @@ async fn adopt(runtime: &Arc<runtime::Host>, addresses: &Addresses) -> Result<Ha
     let mut adopted = HashMap::new();
     for sandbox in runtime.adopt().await? {
         let annotations = &sandbox.spec().annotations;
-        if let Some(address) = address_of(&sandbox) {
-            addresses.reserve(address);
-        }
+        addresses.reserve(&addresses_of(&sandbox));
         let uid = annotations.get(annotation::POD_UID).cloned().unwrap_or_else(|| sandbox.id().to_owned());
         adopted.insert(uid, sandbox);
     }
     Ok(adopted)
 }
 
-fn address_of(sandbox: &Sandbox) -> Option<Ipv4Addr> {
-    sandbox.spec().annotations.get(annotation::ADDRESS)?.parse().ok()
+/// What the sandbox was given when it was made; nothing, if it is in the machine's network.
+pub(crate) fn addresses_of(sandbox: &Sandbox) -> Vec<IpAddr> {
+    let told = sandbox.spec().annotations.get(annotation::ADDRESSES);
+    told.into_iter().flat_map(|all| all.split(',')).filter_map(|address| address.parse().ok()).collect()
 }
 
 /// A field of an object, as text.

@@ -2,12 +2,13 @@
 //! same block, however they hurry.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use api::time;
 use client::{Client, Patch, resource};
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use jiff::Timestamp;
+use network::{Family, Ranges};
 use serde_json::{Value, json};
 
 use crate::Error;
@@ -15,30 +16,40 @@ use crate::agent::text;
 
 const NAMESPACE: &str = "podling-blocks";
 /// A block has 64 addresses, unless the whole range has fewer.
-const PREFIX: u8 = 26;
+const BLOCK_BITS: u8 = 6;
 
-/// Claims blocks of a range for one node.
+/// Claims blocks of the cluster's ranges for one node.
 #[derive(Clone)]
 pub struct Blocks {
     client: Client,
     node: String,
-    range: Ipv4Net,
+    ranges: Ranges,
 }
 
 impl Blocks {
-    /// Claims for `node`, out of the cluster's `range`.
-    pub fn new(client: Client, node: String, range: Ipv4Net) -> Self {
-        Self { client, node, range: range.trunc() }
+    /// Claims for `node`, out of the cluster's ranges.
+    pub fn new(client: Client, node: String, ranges: Ranges) -> Self {
+        Self { client, node, ranges }
     }
 
-    /// The blocks that the node holds, the first claimed first; claims one if there is none.
+    /// The families of which every pod has an address, in the order in which they are told.
+    pub fn families(&self) -> impl Iterator<Item = Family> {
+        self.ranges.families()
+    }
+
+    /// The blocks that the node holds, the first claimed first; claims one of each family of which there is none.
     ///
     /// # Errors
     /// [`Error::Api`] when the API refuses, [`Error::Failed`] when all blocks are taken.
-    pub async fn open(&self) -> Result<Vec<Ipv4Net>, Error> {
+    pub async fn open(&self) -> Result<Vec<IpNet>, Error> {
         let leases = self.leases().await?;
-        let held = held(&leases, &self.node);
-        if held.is_empty() { Ok(vec![self.claim_beside(&leases).await?]) } else { Ok(held) }
+        let mut held = held(&leases, &self.node);
+        for family in self.families() {
+            if !held.iter().any(|block| Family::of_net(block) == family) {
+                held.push(self.claim_beside(&leases, family).await?);
+            }
+        }
+        Ok(held)
     }
 
     /// Touches the claims of `held`, so that whoever took this node for gone sees that it is not; what was given up meanwhile is claimed
@@ -46,7 +57,7 @@ impl Blocks {
     ///
     /// # Errors
     /// [`Error::Api`] when the API refuses.
-    pub async fn confirm(&self, held: &[Ipv4Net]) -> Result<Vec<Ipv4Net>, Error> {
+    pub async fn confirm(&self, held: &[IpNet]) -> Result<Vec<IpNet>, Error> {
         let mut lost = Vec::new();
         for block in held {
             if !self.touch(*block).await? {
@@ -57,7 +68,7 @@ impl Blocks {
     }
 
     /// Whether the block is this node's.
-    async fn touch(&self, block: Ipv4Net) -> Result<bool, Error> {
+    async fn touch(&self, block: IpNet) -> Result<bool, Error> {
         let path = resource::LEASES.object(Some(NAMESPACE), &name(block));
         let now = json!({"spec": {"renewTime": time::format_micro(Timestamp::now())}});
         let refused = match self.client.patch(&path, Patch::Merge, &now).await {
@@ -77,21 +88,24 @@ impl Blocks {
         }
     }
 
-    /// Claims a further block.
+    /// Claims a further block of this family.
     ///
     /// # Errors
     /// As [`Blocks::open`].
-    pub async fn claim(&self) -> Result<Ipv4Net, Error> {
-        self.claim_beside(&self.leases().await?).await
+    pub async fn claim(&self, family: Family) -> Result<IpNet, Error> {
+        self.claim_beside(&self.leases().await?, family).await
     }
 
     async fn leases(&self) -> Result<Vec<Value>, Error> {
         Ok(self.client.list(&resource::LEASES.collection(Some(NAMESPACE)), &[]).await?.items)
     }
 
-    async fn claim_beside(&self, leases: &[Value]) -> Result<Ipv4Net, Error> {
-        let mut taken: BTreeSet<Ipv4Net> = leases.iter().filter_map(block_of).collect();
-        while let Some(block) = first_free(self.range, &taken) {
+    async fn claim_beside(&self, leases: &[Value], family: Family) -> Result<IpNet, Error> {
+        let none = || Error::failed("claiming a block of addresses", format!("the cluster has no range of {family}"));
+        let range = self.ranges.of(family).ok_or_else(none)?;
+        let of_family = |block: &IpNet| Family::of_net(block) == family;
+        let mut taken: BTreeSet<IpNet> = leases.iter().filter_map(block_of).filter(of_family).collect();
+        while let Some(block) = first_free(range, &taken) {
             match self.client.create(&resource::LEASES.collection(Some(NAMESPACE)), &self.lease(block)).await {
                 Ok(_) => return Ok(block),
                 // Another node was faster.
@@ -100,15 +114,14 @@ impl Blocks {
             };
         }
         let full = format!(
-            "all {} blocks of {} are taken: delete nodes that are gone (`kubectl delete node`) or pods that are not needed, or make the \
+            "all {} blocks of {range} are taken: delete nodes that are gone (`kubectl delete node`) or pods that are not needed, or make the \
              cluster anew with a larger --pod-cidr",
             taken.len(),
-            self.range
         );
         Err(Error::failed("claiming a block of addresses", full))
     }
 
-    fn lease(&self, block: Ipv4Net) -> Value {
+    fn lease(&self, block: IpNet) -> Value {
         json!({
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",
@@ -118,16 +131,24 @@ impl Blocks {
     }
 }
 
-/// The lease that claims a block.
-fn name(block: Ipv4Net) -> String {
-    format!("{}-{}", block.network(), block.prefix_len())
+/// The lease that claims a block: `10.42.0.64-26`, and as names have no colons `fd42-0-0-0-0-0-0-40-122`.
+fn name(block: IpNet) -> String {
+    let bits = block.prefix_len();
+    match block.network() {
+        IpAddr::V4(network) => format!("{network}-{bits}"),
+        IpAddr::V6(network) => {
+            let groups: String = network.segments().iter().map(|group| format!("{group:x}-")).collect();
+            format!("{groups}{bits}")
+        }
+    }
 }
 
-fn block_of(lease: &Value) -> Option<Ipv4Net> {
-    text(lease, "/metadata/name").replace('-', "/").parse().ok()
+fn block_of(lease: &Value) -> Option<IpNet> {
+    let (network, bits) = text(lease, "/metadata/name").rsplit_once('-')?;
+    IpNet::new(network.replace('-', ":").parse().ok()?, bits.parse().ok()?).ok()
 }
 
-fn held(leases: &[Value], node: &str) -> Vec<Ipv4Net> {
+fn held(leases: &[Value], node: &str) -> Vec<IpNet> {
     let own = leases.iter().filter(|lease| text(lease, "/spec/holderIdentity") == node);
     // Claims are touched in the order in which they were made, so of those of one second the version tells which came first.
     let version = |lease: &Value| text(lease, "/metadata/resourceVersion").parse::<u64>().unwrap_or(u64::MAX);
@@ -138,24 +159,39 @@ fn held(leases: &[Value], node: &str) -> Vec<Ipv4Net> {
 }
 
 /// The lowest block that overlaps none of those taken.
-fn first_free(range: Ipv4Net, taken: &BTreeSet<Ipv4Net>) -> Option<Ipv4Net> {
-    let prefix = PREFIX.max(range.prefix_len());
-    let mut next = u32::from(range.network());
-    let last = u32::from(range.broadcast());
+fn first_free(range: IpNet, taken: &BTreeSet<IpNet>) -> Option<IpNet> {
+    let prefix = (range.max_prefix_len() - BLOCK_BITS).max(range.prefix_len());
+    let mut next = number(range.network());
+    let last = number(range.broadcast());
     while next <= last {
-        let block = Ipv4Net::new(Ipv4Addr::from(next), prefix).ok()?;
-        let in_way = taken.iter().find(|other| other.contains(&block.network()) || block.contains(&other.network()));
+        let block = IpNet::new(address(range, next)?, prefix).ok()?;
+        let in_way = taken.iter().find(|other| network::overlap(other, &block));
         let Some(other) = in_way else { return Some(block) };
-        next = u32::from(block.broadcast()).max(u32::from(other.broadcast())).checked_add(1)?;
+        next = number(block.broadcast()).max(number(other.broadcast())).checked_add(1)?;
     }
     None
+}
+
+fn number(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => u32::from(address).into(),
+        IpAddr::V6(address) => address.into(),
+    }
+}
+
+/// That of this number, of the same family as `range`.
+fn address(range: IpNet, number: u128) -> Option<IpAddr> {
+    match range {
+        IpNet::V4(_) => u32::try_from(number).ok().map(|number| std::net::Ipv4Addr::from(number).into()),
+        IpNet::V6(_) => Some(Ipv6Addr::from(number).into()),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn net(text: &str) -> Ipv4Net {
+    fn net(text: &str) -> IpNet {
         text.parse().expect("a block")
     }
 
@@ -170,6 +206,10 @@ mod tests {
         assert_eq!(free("10.42.0.0/28", &[]).as_deref(), Some("10.42.0.0/28"));
         assert_eq!(free("10.42.0.0/25", &["10.42.0.0/26", "10.42.0.64/26"]), None);
         assert_eq!(free("255.255.255.192/26", &["255.255.255.192/26"]), None);
+        assert_eq!(free("fd42::/56", &["fd42::/122"]).as_deref(), Some("fd42::40/122"));
+        assert_eq!(free("fd42::/124", &[]).as_deref(), Some("fd42::/124"));
+        let last = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffc0/122";
+        assert_eq!(free(last, &[last]), None);
     }
 
     #[test]
@@ -179,5 +219,8 @@ mod tests {
             [lease("10.42.0.0-26", "a", "9"), lease("10.42.0.64-26", "b", "5"), lease("10.42.0.128-26", "a", "7")];
         assert_eq!(held(&leases, "a"), [net("10.42.0.128/26"), net("10.42.0.0/26")]);
         assert_eq!(name(net("10.42.0.64/26")), "10.42.0.64-26");
+        assert_eq!(name(net("fd42::40/122")), "fd42-0-0-0-0-0-0-40-122");
+        let claim = json!({"metadata": {"name": "fd42-0-0-0-0-0-0-40-122"}});
+        assert_eq!(block_of(&claim), Some(net("fd42::40/122")));
     }
 }

@@ -1,6 +1,7 @@
 //! The environment of a container: what the image says, what the pod says, and what both refer to.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use api::quantity::Quantity;
 use base64::Engine;
@@ -19,10 +20,10 @@ use crate::resources::{self, Capacity, Section};
 pub struct Surroundings {
     /// Name of the node.
     pub node_name: String,
-    /// Address of the node.
-    pub node_address: String,
-    /// Address of the pod.
-    pub pod_address: String,
+    /// Addresses of the node.
+    pub node_addresses: Vec<IpAddr>,
+    /// Addresses of the pod.
+    pub pod_addresses: Vec<IpAddr>,
     /// What the node has; the limit of containers that have none.
     pub capacity: Capacity,
 }
@@ -163,6 +164,10 @@ async fn resolve(
     Err(Error::config("a variable has a source that this node does not know"))
 }
 
+fn joined<'a>(addresses: impl IntoIterator<Item = &'a IpAddr>) -> String {
+    addresses.into_iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
 /// The value of a field of the pod, as the downward API names it.
 ///
 /// # Errors
@@ -177,8 +182,10 @@ pub fn field_value(pod: &Pod, around: &Surroundings, path: &str) -> Result<Strin
         "metadata.annotations" => listing(pod.meta().annotations.as_ref()),
         "spec.nodeName" => around.node_name.clone(),
         "spec.serviceAccountName" => spec.service_account_name.clone().unwrap_or_default(),
-        "status.hostIP" | "status.hostIPs" => around.node_address.clone(),
-        "status.podIP" | "status.podIPs" => around.pod_address.clone(),
+        "status.hostIP" => joined(around.node_addresses.first()),
+        "status.hostIPs" => joined(&around.node_addresses),
+        "status.podIP" => joined(around.pod_addresses.first()),
+        "status.podIPs" => joined(&around.pod_addresses),
         other => return subscript(pod, other),
     };
     Ok(text)

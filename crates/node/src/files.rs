@@ -1,6 +1,6 @@
 //! The files that the agent writes for a pod: hosts, resolver configuration, host name.
 
-use std::fmt::Write;
+use std::net::IpAddr;
 
 use crate::pod::Pod;
 
@@ -11,19 +11,19 @@ const LOOPBACK: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-l
 /// What the kernel's resolver library reads at most.
 const MAX_SERVERS: usize = 3;
 
-/// `/etc/hosts` of a pod at `address`. `host_file` is the machine's own, which a pod in the machine's network keeps.
-pub fn hosts(pod: &Pod, address: &str, host_file: &str) -> String {
+/// `/etc/hosts` of a pod at these addresses. `host_file` is the machine's own, which a pod in the machine's network keeps.
+pub fn hosts(pod: &Pod, addresses: &[IpAddr], host_file: &str) -> String {
     let mut text = String::new();
     if pod.uses_host_network() {
         text.extend([HOST_HEADER, host_file]);
     } else {
         let hostname = pod.hostname();
-        text.extend([HEADER, LOOPBACK, address, "\t"]);
-        if let Some(subdomain) = pod.spec().subdomain.as_deref().filter(|name| !name.is_empty()) {
-            // Writing to a string cannot fail.
-            let _written = write!(text, "{hostname}.{subdomain}.{}.svc.cluster.local\t", pod.namespace());
+        let subdomain = pod.spec().subdomain.as_deref().filter(|name| !name.is_empty());
+        let full = subdomain.map(|it| format!("{hostname}.{it}.{}.svc.cluster.local\t", pod.namespace()));
+        text.extend([HEADER, LOOPBACK]);
+        for address in addresses {
+            text.extend([&address.to_string(), "\t", full.as_deref().unwrap_or_default(), &hostname, "\n"]);
         }
-        text.extend([hostname.as_str(), "\n"]);
     }
     let aliases = pod.spec().host_aliases.as_deref().unwrap_or_default();
     if !aliases.is_empty() {
@@ -181,7 +181,7 @@ mod tests {
     #[test]
     fn hosts_name_the_pod_and_its_aliases() {
         let spec = json!({"subdomain": "sub", "hostAliases": [{"ip": "1.2.3.4", "hostnames": ["foo", "bar"]}]});
-        let text = hosts(&pod(spec), "10.1.0.5", "");
+        let text = hosts(&pod(spec), &["10.1.0.5".parse().unwrap()], "");
         assert!(text.starts_with(HEADER));
         assert!(text.contains("10.1.0.5\tweb.sub.default.svc.cluster.local\tweb\n"));
         assert!(text.ends_with("\n# Entries added by HostAliases.\n1.2.3.4\tfoo\tbar\n"));

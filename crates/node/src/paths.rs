@@ -1,7 +1,7 @@
 //! What the paths to other nodes take: probed when a node comes, and again from time to time, since paths change without a word.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -12,14 +12,14 @@ use crate::error::chain;
 /// Paths are probed again after this time.
 const AGAIN: Duration = Duration::from_secs(600);
 
-type Found = Vec<(Ipv4Addr, u32)>;
+type Found = Vec<(IpAddr, u32)>;
 
 /// The largest packets that were seen to get through.
 pub(crate) struct Paths {
-    known: BTreeMap<Ipv4Addr, u32>,
-    wanted: BTreeSet<Ipv4Addr>,
+    known: BTreeMap<IpAddr, u32>,
+    wanted: BTreeSet<IpAddr>,
     /// Those that were asked for already, whether or not they answered.
-    asked: BTreeSet<Ipv4Addr>,
+    asked: BTreeSet<IpAddr>,
     next: Instant,
     running: Option<oneshot::Receiver<Found>>,
 }
@@ -31,12 +31,12 @@ impl Paths {
     }
 
     /// The largest packet to a node, if that is known.
-    pub(crate) fn to(&self, address: Ipv4Addr) -> Option<u32> {
+    pub(crate) fn to(&self, address: IpAddr) -> Option<u32> {
         self.known.get(&address).copied()
     }
 
     /// These are the ones to know about; who is new is probed at once.
-    pub(crate) fn want(&mut self, addresses: impl Iterator<Item = Ipv4Addr>) {
+    pub(crate) fn want(&mut self, addresses: impl Iterator<Item = IpAddr>) {
         self.wanted = addresses.collect();
         self.known.retain(|address, _| self.wanted.contains(address));
         self.asked.retain(|address| self.wanted.contains(address));
@@ -70,7 +70,7 @@ impl Paths {
             return;
         }
         let (sender, found) = oneshot::channel();
-        let addresses: Vec<Ipv4Addr> = self.wanted.iter().copied().collect();
+        let addresses: Vec<IpAddr> = self.wanted.iter().copied().collect();
         // A thread of its own, for which the end of the process does not wait.
         let started = std::thread::Builder::new().name("paths".into()).spawn(move || {
             // Nobody may be there any more.
@@ -83,7 +83,7 @@ impl Paths {
     }
 }
 
-fn probe(addresses: &[Ipv4Addr]) -> Found {
+fn probe(addresses: &[IpAddr]) -> Found {
     match network::probe::largest(addresses) {
         Ok(found) => addresses.iter().zip(found).filter_map(|(address, mtu)| Some((*address, mtu?))).collect(),
         Err(error) => {
@@ -100,7 +100,7 @@ mod tests {
     #[tokio::test]
     async fn who_is_new_is_asked_at_once() {
         let mut paths = Paths::new();
-        let (one, two) = (Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(192, 0, 2, 2));
+        let (one, two) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
         paths.want([one].into_iter());
         assert!(paths.next <= Instant::now());
         paths.asked.insert(one);
@@ -115,7 +115,7 @@ mod tests {
     #[tokio::test]
     async fn only_news_resolves() {
         let mut paths = Paths::new();
-        let (one, two) = (Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(192, 0, 2, 2));
+        let (one, two) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
         paths.known.insert(one, 1500);
         let answer = |paths: &mut Paths, found: Found| {
             let (sender, receiver) = oneshot::channel();

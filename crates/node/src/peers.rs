@@ -1,14 +1,16 @@
 //! The ways to the other nodes: what their objects say becomes routes and tunnels of this machine.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use api::time;
 use client::cache::{Cache, Change};
 use client::{Patch, resource};
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use jiff::Timestamp;
-use network::mesh::{Backend, Own, Peer, PeerState, Reach};
+use network::Family;
+use network::mesh::{Backend, Own, Peer, PeerState, Reach, underlay};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -73,8 +75,10 @@ impl Peers {
                 continue;
             }
             let mut wanted = self.wanted(&nodes.list());
-            paths.want(wanted.1.iter().map(|peer| peer.address));
-            wanted.1.iter_mut().for_each(|peer| peer.path_mtu = paths.to(peer.address));
+            paths.want(wanted.1.iter().filter_map(|peer| underlay(&peer.addresses)));
+            wanted.1.iter_mut().for_each(|peer| {
+                peer.path_mtu = underlay(&peer.addresses).and_then(|address| paths.to(address));
+            });
             if known.as_ref() == Some(&wanted) && retry.is_none() {
                 continue;
             }
@@ -93,7 +97,7 @@ impl Peers {
         let name = &self.shared.node_name;
         let own = nodes.iter().find(|node| text(node, "/metadata/name") == name);
         let blocks = own.map(|node| blocks(node)).unwrap_or_default();
-        (Own { address: self.shared.node_address(), blocks, vni: self.vni }, peers(nodes, name))
+        (Own { addresses: self.shared.node_addresses(), blocks, vni: self.vni }, peers(nodes, name))
     }
 
     async fn lead(&self, (own, peers): &(Own, Vec<Peer>)) -> Result<(), Error> {
@@ -128,17 +132,27 @@ impl Peers {
 fn peers(nodes: &[Arc<Value>], own: &str) -> Vec<Peer> {
     let others = nodes.iter().filter(|node| text(node, "/metadata/name") != own);
     let read = |node: &Arc<Value>| {
-        let addresses = node.pointer("/status/addresses").and_then(Value::as_array)?;
-        let internal = addresses.iter().find(|address| address["type"] == "InternalIP")?;
-        let address = internal["address"].as_str()?.parse().ok()?;
-        let blocks = blocks(node);
-        let is_whole = !blocks.is_empty();
-        is_whole.then(|| Peer { name: text(node, "/metadata/name").to_owned(), address, blocks, path_mtu: None })
+        let (addresses, blocks) = (addresses(node), blocks(node));
+        let is_whole = !blocks.is_empty() && !addresses.is_empty();
+        is_whole.then(|| Peer { name: text(node, "/metadata/name").to_owned(), addresses, blocks, path_mtu: None })
     };
     others.filter_map(read).collect()
 }
 
-fn blocks(node: &Value) -> Vec<Ipv4Net> {
+/// The first one of each family, in the node's order.
+fn addresses(node: &Value) -> Vec<IpAddr> {
+    let listed = node.pointer("/status/addresses").and_then(Value::as_array).into_iter().flatten();
+    let internal = listed.filter(|address| address["type"] == "InternalIP");
+    let mut all: Vec<IpAddr> = Vec::new();
+    for address in internal.filter_map(|address| address["address"].as_str()?.parse().ok()) {
+        if Family::of(address).first(&all).is_none() {
+            all.push(address);
+        }
+    }
+    all
+}
+
+fn blocks(node: &Value) -> Vec<IpNet> {
     let listed = node.pointer("/spec/podCIDRs").and_then(Value::as_array).into_iter().flatten();
     listed.filter_map(|block| block.as_str()?.parse().ok()).collect()
 }
@@ -150,9 +164,8 @@ fn condition(node: &Value, states: &[PeerState], now: Timestamp) -> Option<Value
     if states.is_empty() && known.is_none() {
         return None;
     }
-    let is_lost = |state: &&PeerState| state.reach == Reach::Nowhere;
     // One that cannot be reached may be the one in trouble; where nobody can, it is this one.
-    let is_alone = !states.is_empty() && states.iter().all(|state| is_lost(&state));
+    let is_alone = !states.is_empty() && states.iter().all(PeerState::is_lost);
     let (status, reason) = if is_alone { ("True", "NoRoutes") } else { ("False", "RoutesReady") };
     let message = summary(states);
     let is_said = known.is_some_and(|known| known["status"] == status && known["message"] == *message);
@@ -170,15 +183,19 @@ fn condition(node: &Value, states: &[PeerState], now: Timestamp) -> Option<Value
     }))
 }
 
-/// `3 nodes by routes, 2 by VXLAN, 1 not at all (n4: …)`.
+/// `3 nodes by routes, 2 by VXLAN, 1 not at all (n4: …)`. A node is counted by the first way that leads to it.
 fn summary(states: &[PeerState]) -> String {
-    let count = |is: fn(&Reach) -> bool| states.iter().filter(|state| is(&state.reach)).count();
+    let first = |state: &PeerState| {
+        let mut ways = state.ways.iter().map(|way| way.reach.clone());
+        ways.find(|reach| *reach != Reach::Nowhere).unwrap_or(Reach::Nowhere)
+    };
+    let count = |is: fn(&Reach) -> bool| states.iter().map(first).filter(is).count();
     let routed = count(|reach| matches!(reach, Reach::Route { .. }));
     let tunnelled = count(|reach| matches!(reach, Reach::Vxlan { .. }));
     let mut text = format!("{routed} nodes by routes, {tunnelled} by VXLAN");
     let lost: Vec<String> = states
         .iter()
-        .filter(|state| state.reach == Reach::Nowhere)
+        .filter(|state| state.is_lost())
         .map(|state| format!("{}: {}", state.peer.name, state.problems.join("; ")))
         .collect();
     if !lost.is_empty() {
@@ -197,6 +214,8 @@ fn trim(node: &mut Value) {
 
 #[cfg(test)]
 mod tests {
+    use network::mesh::Led;
+
     use super::*;
 
     fn node(name: &str, address: &str, blocks: &[&str]) -> Arc<Value> {
@@ -217,20 +236,30 @@ mod tests {
         let names: Vec<&str> = found.iter().map(|peer| peer.name.as_str()).collect();
         assert_eq!(names, ["b"]);
         assert_eq!(found[0].blocks, ["10.42.0.64/26".parse().unwrap()]);
+        let mut dual = (*nodes[1]).clone();
+        let more = ["fd00::2", "192.0.2.9", "fd00::9"].map(|ip| json!({"type": "InternalIP", "address": ip}));
+        dual["status"]["addresses"].as_array_mut().unwrap().extend(more);
+        let told: Vec<String> = addresses(&dual).iter().map(ToString::to_string).collect();
+        assert_eq!(told, ["192.0.2.2", "fd00::2"]);
     }
 
     #[test]
     fn the_condition_says_how_others_are_reached() {
         let now = Timestamp::UNIX_EPOCH;
         assert_eq!(condition(&json!({}), &[], now), None, "a node alone has nothing to tell");
-        let peer = Peer { name: "b".into(), address: "192.0.2.2".parse().unwrap(), blocks: Vec::new(), path_mtu: None };
+        let peer = Peer {
+            name: "b".into(),
+            addresses: vec!["192.0.2.2".parse().unwrap()],
+            blocks: Vec::new(),
+            path_mtu: None,
+        };
+        let way = |reach, mtu| vec![Led { family: Family::V4, reach, mtu }];
         let reached = PeerState {
             peer: peer.clone(),
-            reach: Reach::Route { link: "eth0".into() },
-            mtu: 1500,
+            ways: way(Reach::Route { link: "eth0".into() }, 1500),
             problems: Vec::new(),
         };
-        let lost = PeerState { peer, reach: Reach::Nowhere, mtu: 0, problems: vec!["no route".into()] };
+        let lost = PeerState { peer, ways: way(Reach::Nowhere, 0), problems: vec!["no route".into()] };
         let told = condition(&json!({}), &[reached.clone(), lost.clone()], now).unwrap();
         assert_eq!(
             (&told["status"], &told["message"]),

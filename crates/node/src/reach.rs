@@ -1,7 +1,7 @@
 //! Whether a pod reaches an address: tried from within its network namespace, as its own programs would.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use network::Namespace;
@@ -14,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Tries, from the network namespace of this process. `connection` is `open`, `refused`, `silent` or `unreachable`; `mtu` the largest packet
 /// that arrives in one piece, if anybody answers.
-pub(crate) async fn from_process(pid: u32, goal: Ipv4Addr, port: u16) -> Result<Value, Error> {
+pub(crate) async fn from_process(pid: u32, goal: IpAddr, port: u16) -> Result<Value, Error> {
     let tried = tokio::task::spawn_blocking(move || {
         let namespace = Namespace::of_process(pid)?;
         namespace.inside(|| attempt(goal, port))?
@@ -23,7 +23,7 @@ pub(crate) async fn from_process(pid: u32, goal: Ipv4Addr, port: u16) -> Result<
     tried.await.map_err(|error| failed(error.into()))?.map_err(|error| failed(error.into()))
 }
 
-fn attempt(goal: Ipv4Addr, port: u16) -> network::Result<Value> {
+fn attempt(goal: IpAddr, port: u16) -> network::Result<Value> {
     let begun = Instant::now();
     let connected = TcpStream::connect_timeout(&SocketAddr::from((goal, port)), PATIENCE);
     let took_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);

@@ -116,14 +116,15 @@ impl Registration {
             "hugepages-1Gi": "0",
             "hugepages-2Mi": "0",
         });
+        let internal = self.shared.node_addresses();
+        let internal = internal.iter().map(|address| json!({"type": "InternalIP", "address": address}));
+        let name = json!({"type": "Hostname", "address": self.shared.node_name});
+        let addresses: Vec<Value> = internal.chain([name]).collect();
         json!({
             "capacity": amounts,
             "allocatable": amounts,
             "conditions": conditions(present, pressure::read(&self.shared.directory), now),
-            "addresses": [
-                {"type": "InternalIP", "address": self.shared.node_address().to_string()},
-                {"type": "Hostname", "address": self.shared.node_name},
-            ],
+            "addresses": addresses,
             "daemonEndpoints": {"kubeletEndpoint": {"Port": self.port}},
             "nodeInfo": self.info(),
             "images": self.shared.images.status().unwrap_or_else(|| present["status"]["images"].clone()),

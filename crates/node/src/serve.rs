@@ -1,7 +1,7 @@
 //! What a node answers for the API server: logs, exec, attach and port-forward of its pods.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use futures_util::future::BoxFuture;
 use http::header::CONTENT_TYPE;
 use http::{Request, Response, StatusCode};
 use jiff::Timestamp;
+use network::mesh::underlay;
 use runtime::{ContainerState, ExecSpec, Sandbox, WindowSize};
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
@@ -109,7 +110,8 @@ impl Serve {
     /// How this node reaches the others, how good that is just now, and what of others is in the way.
     async fn network(&self) -> Result<Response<Body>, Error> {
         let ways = self.shared.ways();
-        let addresses: Vec<Ipv4Addr> = ways.iter().map(|way| way.peer.address).collect();
+        let unknown = IpAddr::from([0; 4]);
+        let addresses: Vec<IpAddr> = ways.iter().map(|way| underlay(&way.peer.addresses).unwrap_or(unknown)).collect();
         let asked = tokio::task::spawn_blocking(move || network::probe::quality(&addresses));
         let failed = |error| Error::failed("asking the other nodes for a sign of life", error);
         let quality = asked.await.map_err(|error| Error::failed("asking the other nodes", error))?.map_err(failed)?;
@@ -121,7 +123,7 @@ impl Serve {
     async fn reach(&self, query: &Query) -> Result<Response<Body>, Error> {
         let one = |name: &str| query.all(name).next().unwrap_or_default().to_owned();
         let entry = self.entry(&one("namespace"), &one("pod"))?;
-        let goal = one("address").parse().map_err(|_| refused(400, "address must be an IPv4 address"))?;
+        let goal = one("address").parse().map_err(|_| refused(400, "address must be an IP address"))?;
         let port = one("port").parse().map_err(|_| refused(400, "port must be a number from 1 to 65535"))?;
         let pid = entry.sandbox().and_then(|sandbox| sandbox.pid());
         let pid = pid.ok_or_else(|| refused(400, format!("pod \"{}\" does not run", one("pod"))))?;

@@ -1,6 +1,7 @@
 //! Translates a container of a pod into what the runtime starts.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1 as core;
@@ -36,8 +37,8 @@ pub mod annotation {
     pub const POD_NAMESPACE: &str = "pod-namespace";
     /// Name of the pod.
     pub const POD_NAME: &str = "pod-name";
-    /// Address of the pod; absent in the machine's network.
-    pub const ADDRESS: &str = "address";
+    /// Addresses of the pod, with commas between; absent in the machine's network.
+    pub const ADDRESSES: &str = "address";
 }
 
 /// Where the files of one pod lie.
@@ -327,12 +328,12 @@ pub fn pid_namespace(pod: &Pod) -> PidNamespace {
 ///
 /// # Errors
 /// [`Error::Failed`] naming the file.
-pub fn write_files(pod: &Pod, paths: &Paths, address: &str) -> Result<(), Error> {
+pub fn write_files(pod: &Pod, paths: &Paths, addresses: &[IpAddr]) -> Result<(), Error> {
     let host = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let resolver =
         if pod.uses_host_network() { host("/etc/resolv.conf") } else { crate::files::machine_resolver(host) };
     let files = [
-        ("hosts", crate::files::hosts(pod, address, &host("/etc/hosts"))),
+        ("hosts", crate::files::hosts(pod, addresses, &host("/etc/hosts"))),
         ("hostname", format!("{}\n", pod.hostname())),
         ("resolv.conf", crate::files::resolver(pod, &resolver)),
     ];

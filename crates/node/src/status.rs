@@ -2,6 +2,8 @@
 
 mod conclude;
 
+use std::net::IpAddr;
+
 use api::time;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
@@ -16,10 +18,10 @@ pub struct View {
     pub containers: Vec<Seen>,
     /// The sandbox lives and has its network.
     pub has_sandbox: bool,
-    /// The pod's address, once it has one.
-    pub address: Option<String>,
-    /// The node's address.
-    pub node_address: String,
+    /// The pod's addresses, once it has some; the first one is the one that counts.
+    pub addresses: Vec<IpAddr>,
+    /// The node's addresses.
+    pub node_addresses: Vec<IpAddr>,
     /// When this node took the pod up.
     pub started: Timestamp,
     /// Set once the pod has ended for good.
@@ -101,6 +103,10 @@ impl Seen {
     }
 }
 
+fn listed(addresses: &[IpAddr]) -> Value {
+    addresses.iter().map(|address| json!({"ip": address})).collect()
+}
+
 /// The status to report.
 pub fn compose(pod: &Pod, view: &View, now: Timestamp) -> Value {
     let init: Vec<Value> = pod.init_containers().iter().map(|c| container(pod, c, view)).collect();
@@ -109,8 +115,8 @@ pub fn compose(pod: &Pod, view: &View, now: Timestamp) -> Value {
     let mut status = json!({
         "phase": phase,
         "conditions": conditions(pod, view, phase, now),
-        "hostIP": view.node_address,
-        "hostIPs": [{"ip": view.node_address}],
+        "hostIP": view.node_addresses.first(),
+        "hostIPs": listed(&view.node_addresses),
         "startTime": time::format(view.started),
         "containerStatuses": main,
         "reason": view.verdict.as_ref().and_then(|verdict| verdict.reason),
@@ -119,9 +125,9 @@ pub fn compose(pod: &Pod, view: &View, now: Timestamp) -> Value {
     if !init.is_empty() {
         status["initContainerStatuses"] = init.into();
     }
-    if let Some(address) = &view.address {
-        status["podIP"] = address.as_str().into();
-        status["podIPs"] = json!([{"ip": address}]);
+    if let Some(address) = view.addresses.first() {
+        status["podIP"] = address.to_string().into();
+        status["podIPs"] = listed(&view.addresses);
     }
     if let Some(generation) = pod.meta().generation {
         status["observedGeneration"] = generation.into();
@@ -412,8 +418,8 @@ mod tests {
         View {
             containers,
             has_sandbox: true,
-            address: Some("10.0.0.9".into()),
-            node_address: "192.0.2.1".into(),
+            addresses: vec!["10.0.0.9".parse().unwrap(), "fd42::9".parse().unwrap()],
+            node_addresses: vec!["192.0.2.1".parse().unwrap()],
             started: Timestamp::from_second(90).unwrap(),
             verdict: None,
         }

@@ -5,7 +5,7 @@ mod look;
 mod start;
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,12 +17,12 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use crate::agent::{Entry, Shared};
+use crate::agent::{Entry, Shared, addresses_of};
 use crate::events::Severity;
 use crate::images::field;
 use crate::plan::{self, Desired, Step};
 use crate::pod::Pod;
-use crate::spec::{Paths, annotation};
+use crate::spec::Paths;
 use crate::status::{self, Verdict, View, Waiting};
 use crate::volume::Volumes;
 use crate::{Error, observe};
@@ -48,7 +48,8 @@ pub struct Worker {
     is_gone: bool,
     paths: Paths,
     sandbox: Option<Arc<Sandbox>>,
-    address: Option<Ipv4Addr>,
+    /// None in the machine's network, and before there is a sandbox.
+    addresses: Vec<IpAddr>,
     /// Containers of sandboxes that have gone.
     former: Vec<ContainerState>,
     volumes: Volumes,
@@ -90,7 +91,7 @@ enum Woken {
 impl Worker {
     /// A worker for a pod, with the sandbox that an earlier agent left, if any.
     pub fn new(shared: Arc<Shared>, entry: Arc<Entry>, pod: Pod, sandbox: Option<Arc<Sandbox>>) -> Self {
-        let address = sandbox.as_ref().and_then(|s| s.spec().annotations.get(annotation::ADDRESS)?.parse().ok());
+        let addresses = sandbox.as_deref().map(addresses_of).unwrap_or_default();
         let former = if sandbox.is_none() { observe::reported(&pod) } else { Vec::new() };
         let begun = pod.status().and_then(|status| status.start_time.as_ref()).map(|time| time.0);
         // A pod that was finished before this agent began has nothing left to do.
@@ -103,7 +104,7 @@ impl Worker {
             pod,
             is_gone: false,
             sandbox,
-            address,
+            addresses,
             former,
             volumes: Volumes::new(),
             troubles: BTreeMap::new(),
@@ -154,9 +155,7 @@ impl Worker {
         {
             tracing::warn!(error = error.chain(), pod = self.pod.label(), "adopting volumes");
         }
-        if let Some(address) = self.address
-            && let Err(error) = self.shared.addresses.open_ports(&self.pod, address)
-        {
+        if let Err(error) = self.shared.addresses.open_ports(&self.pod, &self.addresses) {
             tracing::warn!(error = error.chain(), pod = self.pod.label(), "opening host ports");
         }
     }

@@ -3,12 +3,13 @@
 use std::fs::{File, TryLockError};
 use std::io::ErrorKind::{DirectoryNotEmpty, NotADirectory, NotFound, ResourceBusy};
 use std::io::Read;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
+use network::{Family, Ranges};
 use serde::{Deserialize, Serialize};
 
 use crate::state::Home;
@@ -54,12 +55,12 @@ pub(crate) fn absolute(text: &str) -> Result<PathBuf, String> {
 pub(crate) struct Facts {
     /// Tells this cluster's links, tables and cgroups from those of others.
     pub(crate) id: String,
-    /// The range of all pod addresses.
-    pub(crate) pod_cidr: Ipv4Net,
+    /// The ranges of all pod addresses.
+    pub(crate) pod_cidr: Ranges,
     /// The node's name.
     pub(crate) node_name: String,
-    /// The node's address.
-    pub(crate) node_address: Ipv4Addr,
+    /// The node's first address; see [`node_addresses`].
+    pub(crate) node_address: IpAddr,
     /// Where the API server listens, while it runs, or listened.
     pub(crate) listen: SocketAddr,
     /// The kubeconfig that the cluster was entered in, and under which name.
@@ -335,7 +336,7 @@ impl Facts {
         let config = network::Config {
             prefix: format!("p{}", &self.id[..4]),
             table: format!("podling-{}", self.id),
-            range: self.pod_cidr,
+            ranges: self.pod_cidr.clone(),
         };
         network::Host::open(config).context("opening the machine's network")
     }
@@ -363,12 +364,41 @@ pub(crate) fn node_name(text: &str) -> Result<String, String> {
     api::name::dns_subdomain(text).into_iter().next().map_or_else(|| Ok(text.to_owned()), Err)
 }
 
-/// An address that the machine has: others would look for the node elsewhere.
-pub(crate) fn ensure_own(address: Ipv4Addr) -> anyhow::Result<()> {
-    let own = network::addresses().context("listing the machine's addresses")?;
-    if own.contains(&address) {
-        return Ok(());
+/// Ranges, as they are written on the command line.
+pub(crate) fn ranges(text: &str) -> Result<Ranges, String> {
+    text.parse()
+}
+
+/// The address by which a node of a cluster with these ranges is known: of the first family of which the machine has one.
+pub(crate) fn first_address(ranges: &Ranges) -> anyhow::Result<IpAddr> {
+    let doing = "finding the machine's address";
+    for family in ranges.families().chain(Family::ALL) {
+        if let Some(address) = network::node_address_of(family).context(doing)? {
+            return Ok(address);
+        }
     }
+    Ok(Ipv4Addr::LOCALHOST.into())
+}
+
+/// All addresses by which a node is known: the first one, and one of each further family of which the cluster has a range, where the machine
+/// has one. Those that were asked for are all there are.
+pub(crate) fn node_addresses(facts: &Facts, asked_for: &[IpAddr]) -> anyhow::Result<Vec<IpAddr>> {
+    if !asked_for.is_empty() {
+        return Ok(asked_for.to_vec());
+    }
+    let own = network::addresses().context("listing the machine's addresses")?;
+    let families: Vec<Family> = facts.pod_cidr.families().collect();
+    Ok(crate::moves::beside(facts.node_address, &own, &[], &families))
+}
+
+/// Addresses that the machine has, at most one of each family: others would look for the node elsewhere.
+pub(crate) fn ensure_own(addresses: &[IpAddr]) -> anyhow::Result<()> {
+    if let [one, other, ..] = addresses {
+        let is_pair = addresses.len() == 2 && one.is_ipv4() != other.is_ipv4();
+        ensure!(is_pair, "--node-ip takes one address, or one of IPv4 and one of IPv6");
+    }
+    let own = network::addresses().context("listing the machine's addresses")?;
+    let Some(address) = addresses.iter().find(|address| !own.contains(address)) else { return Ok(()) };
     let shown: Vec<String> = own.iter().filter(|own| !own.is_loopback()).map(ToString::to_string).collect();
     bail!(
         "--node-ip {address} is no address of this machine, which has {}: name one of these, or leave the option out",
@@ -392,7 +422,7 @@ pub(crate) fn claim(facts: &Facts) -> anyhow::Result<()> {
 }
 
 /// Finds a free range and claims it. Clusters that start at the same moment do so one after the other, or they would take the same.
-pub(crate) fn claim_free_range(id: &str) -> anyhow::Result<Ipv4Net> {
+pub(crate) fn claim_free_range(id: &str) -> anyhow::Result<Ranges> {
     let directory = Path::new(RUN).join(id);
     let doing = || format!("claiming a range in {}", directory.display());
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory).with_context(doing)?;
@@ -400,32 +430,37 @@ pub(crate) fn claim_free_range(id: &str) -> anyhow::Result<Ipv4Net> {
     turn.lock().with_context(doing)?;
     let range = free_range()?;
     std::fs::write(directory.join("range"), range.to_string()).with_context(doing)?;
-    Ok(range)
+    Ok(range.into())
 }
 
 /// The ranges of the clusters that were started on this machine since it booted.
-fn claims() -> impl Iterator<Item = Ipv4Net> {
+fn claims() -> impl Iterator<Item = IpNet> {
     let clusters = std::fs::read_dir(RUN).into_iter().flatten().flatten();
-    clusters.filter_map(|cluster| std::fs::read_to_string(cluster.path().join("range")).ok()?.parse().ok())
+    let told = clusters.filter_map(|cluster| std::fs::read_to_string(cluster.path().join("range")).ok());
+    let ranges = told.filter_map(|text| text.parse::<Ranges>().ok());
+    ranges.flat_map(|ranges| ranges.iter().collect::<Vec<_>>())
 }
 
 /// A range that this machine uses otherwise would make one of the two unreachable.
-pub(crate) fn ensure_free(range: Ipv4Net) -> anyhow::Result<()> {
+pub(crate) fn ensure_free(ranges: &Ranges) -> anyhow::Result<()> {
     let used = network::used_ranges().context("reading the machine's routes")?;
-    match used.iter().find(|other| network::overlap(other, &range)) {
-        Some(other) => bail!(
-            "the cluster's pods have addresses of {range}, but this machine reaches {other} otherwise: the cluster needs \
-             another --pod-cidr, or this machine another network"
-        ),
-        None => Ok(()),
+    for range in ranges.iter() {
+        if let Some(other) = used.iter().find(|other| network::overlap(other, &range)) {
+            bail!(
+                "the cluster's pods have addresses of {range}, but this machine reaches {other} otherwise: the cluster needs \
+                 another --pod-cidr, or this machine another network"
+            );
+        }
     }
+    Ok(())
 }
 
 /// The first range of 65 536 addresses that nothing on this machine uses.
-fn free_range() -> anyhow::Result<Ipv4Net> {
+fn free_range() -> anyhow::Result<IpNet> {
     let mut used = network::used_ranges().context("reading the machine's routes")?;
     used.extend(claims());
-    let candidates = (42..=127).filter_map(|number| Ipv4Net::new(Ipv4Addr::new(10, number, 0, 0), 16).ok());
+    let candidates =
+        (42..=127).filter_map(|number| Ipv4Net::new(Ipv4Addr::new(10, number, 0, 0), 16).ok()).map(IpNet::from);
     let mut free = candidates.filter(|range| !used.iter().any(|other| network::overlap(other, range)));
     free.next().context("no range of 10.42.0.0/16 to 10.127.0.0/16 is free: name one with --pod-cidr")
 }

@@ -5,7 +5,7 @@ mod presence;
 mod renew;
 mod tunnel;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -14,7 +14,7 @@ use anyhow::{Context, bail, ensure};
 use client::Client;
 use client::transport::Several;
 use http::Uri;
-use ipnet::Ipv4Net;
+use network::Ranges;
 use tokio::sync::watch;
 use wire::authority::{Usage, write_private};
 use wire::dial::{Dialer, Trust};
@@ -46,9 +46,9 @@ pub(crate) struct Options {
     /// Name of this node [default: the machine's name]
     #[arg(long, value_name = "NAME", value_parser = cluster::node_name)]
     node_name: Option<String>,
-    /// Address by which others reach this node [default: the one that leads to the server]
-    #[arg(long, value_name = "ADDR")]
-    node_ip: Option<Ipv4Addr>,
+    /// Address by which others reach this node, or one of each family with a comma between [default: the one that leads to the server]
+    #[arg(long, value_name = "ADDR", value_delimiter = ',')]
+    node_ip: Vec<IpAddr>,
     /// Port on which the node answers the API server [default: a free one, or the one it had before]
     #[arg(long, value_name = "PORT")]
     port: Option<u16>,
@@ -85,7 +85,7 @@ async fn serve(mut options: Options, begun: Instant) -> anyhow::Result<()> {
     if options.token.is_none() {
         options.token = token_of_service()?;
     }
-    options.node_ip.map_or(Ok(()), cluster::ensure_own)?;
+    cluster::ensure_own(&options.node_ip)?;
     let progress = Progress::of("joining");
     let place = options.place.clone();
     place.make()?;
@@ -103,14 +103,15 @@ async fn serve(mut options: Options, begun: Instant) -> anyhow::Result<()> {
         told = await_server(&member.client, &mut facts) => told?,
     }
     let (stop, shutdown) = watch::channel(false);
-    let names = vec![facts.node_name.clone(), facts.node_address.to_string()];
+    let own = cluster::node_addresses(&facts, &options.node_ip)?;
+    let names = renew::names(&facts.node_name, &own);
     let (serving, serving_keys) = serving(&place, &facts, &member, &names).await?;
     let listener =
         Listener::bind_with(facts.listen, serving_keys.clone(), &member.authority_pem, Strangers::Refused).await?;
     facts.listen = listener.address()?;
     place.keep(&facts)?;
     cluster::claim(&facts)?;
-    let (address, moves) = watch::channel(facts.node_address);
+    let (addresses, moves) = watch::channel(own);
     let config = agent(&options, &place, &facts, &member, moves.clone())?;
     let agent = node::Agent::start(config, shutdown.clone()).await?;
     let presence = Presence {
@@ -123,12 +124,12 @@ async fn serve(mut options: Options, begun: Instant) -> anyhow::Result<()> {
         reception: listener.reception(agent.service()),
     };
     let present = tokio::spawn(presence.run(listener, moves.clone(), shutdown.clone()));
-    let following = tokio::spawn(follow(&options, &facts, address, shutdown.clone())?);
-    let renewal = |usage, address, file: &str, keys: &Arc<Keys>| Renewal {
+    let following = tokio::spawn(follow(&options, &facts, addresses, shutdown.clone())?);
+    let renewal = |usage, addresses, file: &str, keys: &Arc<Keys>| Renewal {
         client: member.client.clone(),
         node: facts.node_name.clone(),
         usage,
-        address,
+        addresses,
         file: pki(&place).join(file),
         keys: keys.clone(),
     };
@@ -154,14 +155,15 @@ async fn serve(mut options: Options, begun: Instant) -> anyhow::Result<()> {
 fn follow(
     options: &Options,
     facts: &Facts,
-    address: watch::Sender<Ipv4Addr>,
+    addresses: watch::Sender<Vec<IpAddr>>,
     shutdown: watch::Receiver<bool>,
 ) -> anyhow::Result<impl Future<Output = ()> + use<>> {
-    let host = options.node_ip.is_none().then(|| facts.network()).transpose()?;
+    let host = options.node_ip.is_empty().then(|| facts.network()).transpose()?;
     let servers = facts.joined.as_ref().map(|joined| joined.servers.clone()).unwrap_or_default();
+    let families = facts.pod_cidr.families().collect();
     Ok(async move {
         if let Some(host) = host {
-            moves::follow(host, address, || address_towards(&servers), shutdown).await;
+            moves::follow(host, addresses, families, || address_towards(&servers), shutdown).await;
         }
     })
 }
@@ -200,8 +202,8 @@ fn resumed(place: &Place, options: &Options, mut facts: Facts) -> anyhow::Result
     if let Some(joined) = facts.joined.as_mut().filter(|_| !options.servers.is_empty()) {
         joined.servers.clone_from(&options.servers);
     }
-    facts.node_address = match options.node_ip {
-        Some(address) => address,
+    facts.node_address = match options.node_ip.first() {
+        Some(address) => *address,
         None => address_towards(facts.joined.as_ref().map_or(&[][..], |joined| &joined.servers))?,
     };
     facts.listen = SocketAddr::from((facts.node_address, options.port.unwrap_or(facts.listen.port())));
@@ -244,10 +246,11 @@ async fn enter(place: &Place, options: &Options) -> anyhow::Result<Facts> {
     let client = enroll::stranger(&server, &authority_pem, token)?;
     enroll::compare_clocks(&client, &server, token).await?;
     let told = enroll::facts(&client, Some(token)).await?;
-    let pod_cidr: Ipv4Net = told["podCIDR"].as_str().unwrap_or_default().parse().context("the cluster's range")?;
-    cluster::ensure_free(pod_cidr)?;
+    let told_ranges = told["podCIDR"].as_str().unwrap_or_default().parse::<Ranges>();
+    let pod_cidr = told_ranges.map_err(|error| anyhow::anyhow!("reading the cluster's range: {error}"))?;
+    cluster::ensure_free(&pod_cidr)?;
     let credential = enroll::certificate(&client, &node_name, Usage::Client, &[], Some(token)).await?;
-    let node_address = options.node_ip.map_or_else(|| address_towards(&servers), Ok)?;
+    let node_address = options.node_ip.first().copied().map_or_else(|| address_towards(&servers), Ok)?;
     let joined = Joined {
         servers,
         cluster: told["id"].as_str().unwrap_or_default().to_owned(),
@@ -276,7 +279,7 @@ async fn enter(place: &Place, options: &Options) -> anyhow::Result<Facts> {
 }
 
 /// The address of this machine on its way to the first of the servers whose name means something.
-fn address_towards(servers: &[String]) -> anyhow::Result<Ipv4Addr> {
+fn address_towards(servers: &[String]) -> anyhow::Result<IpAddr> {
     let mut failed = None;
     for server in servers {
         match address_towards_one(server) {
@@ -287,17 +290,30 @@ fn address_towards(servers: &[String]) -> anyhow::Result<Ipv4Addr> {
     Err(failed.context("this node knows no server: name one")?)
 }
 
-fn address_towards_one(server: &str) -> anyhow::Result<Ipv4Addr> {
+fn address_towards_one(server: &str) -> anyhow::Result<IpAddr> {
     let uri: Uri = server.parse().with_context(|| format!("reading the server's address \"{server}\""))?;
-    let host = uri.host().unwrap_or_default();
+    let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
     let doing = || format!("finding the way to {host}");
-    // Nothing is sent: the kernel only chooses the way.
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).with_context(doing)?;
-    socket.connect((host, uri.port_u16().unwrap_or(6443))).with_context(doing)?;
-    match socket.local_addr().with_context(doing)?.ip() {
-        IpAddr::V4(address) => Ok(address),
-        IpAddr::V6(address) => bail!("the way to {host} begins at {address}: name an IPv4 address with --node-ip"),
+    let mut failed = None;
+    for server in (host, uri.port_u16().unwrap_or(6443)).to_socket_addrs().with_context(doing)? {
+        match own_end(server) {
+            Ok(IpAddr::V6(address)) if address.is_unicast_link_local() => {}
+            Ok(address) => return Ok(address),
+            Err(error) => failed = failed.or(Some(error)),
+        }
     }
+    match failed {
+        Some(error) => Err(error).with_context(doing),
+        None => bail!("the way to {host} begins at an address of the link only: name another with --node-ip"),
+    }
+}
+
+/// Where a connection would begin. Nothing is sent: the kernel only chooses the way.
+fn own_end(server: SocketAddr) -> std::io::Result<IpAddr> {
+    let any: IpAddr = if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, 0))?;
+    socket.connect(server)?;
+    Ok(socket.local_addr()?.ip())
 }
 
 /// A server as it is written on the command line.
@@ -367,17 +383,17 @@ fn agent(
     place: &Place,
     facts: &Facts,
     member: &Membership,
-    node_address: watch::Receiver<Ipv4Addr>,
+    node_addresses: watch::Receiver<Vec<IpAddr>>,
 ) -> anyhow::Result<node::Config> {
     let joined = facts.joined.as_ref().context("this node has joined no cluster")?;
     Ok(node::Config {
         node_name: facts.node_name.clone(),
-        node_address,
+        node_addresses,
         client: member.client.clone(),
         runtime: facts.runtime(place)?,
         images: Arc::new(cluster::images(place, options.registries.read()?)?),
         network: facts.network()?,
-        range: facts.pod_cidr,
+        ranges: facts.pod_cidr.clone(),
         directory: place.file("node"),
         version: version::git_version(),
         port: facts.listen.port(),

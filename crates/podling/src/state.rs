@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use client::{Client, resource};
-use ipnet::Ipv4Net;
+use network::Ranges;
 use serde::{Deserialize, Serialize};
 use store::{Store, Txn, Value, etcd};
 use wire::authority::{Authority, write_private};
@@ -273,8 +273,8 @@ pub(crate) async fn ensure_idle(place: &Place) -> anyhow::Result<()> {
 pub(crate) struct Shared {
     /// The cluster's id.
     pub(crate) id: String,
-    /// The range of all pod addresses.
-    pub(crate) pod_cidr: Ipv4Net,
+    /// The ranges of all pod addresses.
+    pub(crate) pod_cidr: Ranges,
     /// PEM of the authority.
     certificate: String,
     key: String,
@@ -287,7 +287,7 @@ pub(crate) async fn share(
     home: &Home,
     place: &Place,
     known: Option<&Facts>,
-    wanted: Option<Ipv4Net>,
+    wanted: Option<&Ranges>,
 ) -> anyhow::Result<Option<(Shared, bool)>> {
     // A first start that was cut off has left nothing that counts.
     let known = known.filter(|facts| facts.kubeconfig.is_some());
@@ -316,7 +316,7 @@ async fn make(
     store: &dyn Store,
     place: &Place,
     known: Option<&Facts>,
-    wanted: Option<Ipv4Net>,
+    wanted: Option<&Ranges>,
 ) -> anyhow::Result<Shared> {
     let objects = store.list(store::Range { limit: Some(1), ..store::Range::prefix("/") }).await?;
     ensure!(
@@ -329,7 +329,7 @@ async fn make(
         place.data_dir.display()
     );
     let id = cluster::new_id()?;
-    let pod_cidr = wanted.map_or_else(|| cluster::claim_free_range(&id), Ok)?;
+    let pod_cidr = wanted.cloned().map_or_else(|| cluster::claim_free_range(&id), Ok)?;
     let (_, Credential { certificate_pem, key_pem }) = Authority::create(&format!("podling-{id}"))?;
     Ok(Shared { id, pod_cidr, certificate: certificate_pem, key: key_pem })
 }
@@ -340,7 +340,7 @@ fn check(
     home: &Home,
     place: &Place,
     known: Option<&Facts>,
-    wanted: Option<Ipv4Net>,
+    wanted: Option<&Ranges>,
 ) -> anyhow::Result<()> {
     let directory = place.data_dir.display();
     if let Some(facts) = known.filter(|facts| facts.cluster() != shared.id) {
@@ -350,7 +350,7 @@ fn check(
             shared.id
         );
     }
-    if let Some(range) = wanted.filter(|range| *range != shared.pod_cidr) {
+    if let Some(range) = wanted.filter(|range| **range != shared.pod_cidr) {
         bail!("the cluster in {home} has the range {}, not {range}", shared.pod_cidr);
     }
     Ok(())
@@ -361,7 +361,7 @@ impl Shared {
     pub(crate) fn of(place: &Place, facts: &Facts) -> anyhow::Result<Self> {
         let (certificate, key) = files(place);
         let (certificate, key) = (read_text(&certificate)?, read_text(&key)?);
-        Ok(Self { id: facts.cluster().to_owned(), pod_cidr: facts.pod_cidr, certificate, key })
+        Ok(Self { id: facts.cluster().to_owned(), pod_cidr: facts.pod_cidr.clone(), certificate, key })
     }
 
     /// Writes the authority to the directory, where other commands look for it.

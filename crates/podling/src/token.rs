@@ -156,7 +156,7 @@ async fn create(client: &Client, facts: &Facts, authority_pem: &str, wanted: &Wa
 fn url(facts: &Facts) -> String {
     let mut address = facts.listen;
     if address.ip().is_unspecified() {
-        address.set_ip(IpAddr::V4(facts.node_address));
+        address.set_ip(facts.node_address);
     }
     match facts.advertise.first() {
         Some(name) => match name.parse::<IpAddr>() {

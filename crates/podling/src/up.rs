@@ -1,7 +1,7 @@
 //! `podling up` and `podling server`: wires everything together in one process and runs it, with a node or without.
 
 use std::fs::File;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,8 +12,7 @@ use client::kubeconfig::{self, Entry, Kubeconfig};
 use client::transport::Local;
 use client::{Client, Patch, resource};
 use control::signing::{self, Signing};
-use ipnet::Ipv4Net;
-use network::Backend;
+use network::{Backend, Ranges};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -55,15 +54,17 @@ pub(crate) struct Options {
     /// How long the certificates of this server and its administrator hold; they are renewed in time
     #[arg(long, value_name = "DURATION", default_value = "8760h", value_parser = cli::duration)]
     certificate_ttl: Duration,
-    /// Range of the pods' addresses [default: the first of 10.42.0.0/16 … 10.127.0.0/16 that is free]
-    #[arg(long, value_name = "CIDR")]
-    pod_cidr: Option<Ipv4Net>,
+    /// Range of the pods' addresses, of IPv4 or IPv6, or one of each with a comma between: then pods have both, and the first counts where
+    /// only one can be told [default: the first of 10.42.0.0/16 … 10.127.0.0/16 that is free]
+    #[arg(long, value_name = "CIDR[,CIDR]", value_parser = cluster::ranges)]
+    pod_cidr: Option<Ranges>,
     /// Name of this node [default: the machine's name]
     #[arg(long, value_name = "NAME", value_parser = cluster::node_name)]
     node_name: Option<String>,
-    /// Address by which others reach this node [default: that of the default route's link, or the one it had before]
-    #[arg(long, value_name = "ADDR")]
-    node_ip: Option<Ipv4Addr>,
+    /// Address by which others reach this node, or one of each family with a comma between [default: that of the default route's link, or
+    /// the one it had before]
+    #[arg(long, value_name = "ADDR", value_delimiter = ',')]
+    node_ip: Vec<IpAddr>,
     /// File to write the kubeconfig into [default: merge it into ~/.kube/config as context podling]
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
@@ -178,10 +179,10 @@ async fn open(place: &Place, options: &Options, role: Role) -> anyhow::Result<Op
         store = state::open(place, &home, used.is_some()) => store?,
     };
     let lock = place.occupy()?;
-    if let Some(range) = options.pod_cidr.filter(|_| known.is_none()) {
-        cluster::ensure_free(range)?;
+    if let Some(ranges) = options.pod_cidr.as_ref().filter(|_| known.is_none()) {
+        cluster::ensure_free(ranges)?;
     }
-    let shared = state::share(&*store, &home, place, known.as_ref(), options.pod_cidr).await?;
+    let shared = state::share(&*store, &home, place, known.as_ref(), options.pod_cidr.as_ref()).await?;
     let is_new = known.is_none();
     let facts = Facts { store: home, ..facts(place, known, options, role, shared.as_ref())? };
     // Before anything that can fail: whatever is made from here on can be purged.
@@ -195,7 +196,7 @@ async fn open(place: &Place, options: &Options, role: Role) -> anyhow::Result<Op
 }
 
 async fn serve(options: Options, role: Role, begun: Instant) -> anyhow::Result<()> {
-    options.node_ip.map_or(Ok(()), cluster::ensure_own)?;
+    cluster::ensure_own(&options.node_ip)?;
     let progress = Progress::of("starting");
     let place = options.place.clone();
     let Some(opened) = open(&place, &options, role).await? else { return Ok(()) };
@@ -227,12 +228,14 @@ async fn serve(options: Options, role: Role, begun: Instant) -> anyhow::Result<(
         // Other servers reach this node as they reach all others.
         let outer = if is_one_of_several { Some(node_listener(&authority, &own, &facts).await?) } else { None };
         let port = outer.as_ref().map_or(Ok(facts.listen), Listener::address)?.port();
-        let (address, moves) = watch::channel(facts.node_address);
+        let (addresses, moves) = watch::channel(cluster::node_addresses(&facts, &options.node_ip)?);
         let config = agent(&options, &place, &facts, port, moves, &server)?;
         let agent = node::Agent::start(config, shutdown.clone()).await?;
-        if options.node_ip.is_none() {
-            let choose = || Ok(network::node_address()?);
-            tasks.push(tokio::spawn(moves::follow(facts.network()?, address, choose, shutdown.clone())));
+        if options.node_ip.is_empty() {
+            let (host, families) = (facts.network()?, facts.pod_cidr.families().collect::<Vec<_>>());
+            let right = facts.pod_cidr.clone();
+            let choose = move || cluster::first_address(&right);
+            tasks.push(tokio::spawn(moves::follow(host, addresses, families, choose, shutdown.clone())));
         }
         tasks.extend(outer.map(|outer| tokio::spawn(outer.serve(agent.service(), shutdown.clone()))));
         door.open(&facts.node_name, agent.service());
@@ -392,12 +395,12 @@ fn facts(
         None => new_facts(options, role, shared)?,
     };
     if let Some((shared, _)) = shared {
-        (facts.pod_cidr, facts.shared) = (shared.pod_cidr, Some(shared.id.clone()));
+        (facts.pod_cidr, facts.shared) = (shared.pod_cidr.clone(), Some(shared.id.clone()));
     }
     let (directory, known) = (place.data_dir.display(), facts.role);
     ensure!(known != Role::Node, "{directory} is that of a node: `podling join` resumes it, `podling leave` ends it");
     facts.role = role;
-    if let Some(range) = options.pod_cidr.filter(|range| *range != facts.pod_cidr) {
+    if let Some(range) = options.pod_cidr.as_ref().filter(|range| **range != facts.pod_cidr) {
         bail!(
             "the cluster in {} has the range {}; {range} would need a new one: `podling down --purge` first",
             place.data_dir.display(),
@@ -407,7 +410,7 @@ fn facts(
     if let Some(name) = options.node_name.as_ref().filter(|name| **name != facts.node_name) {
         bail!("the node of the cluster in {} is called {}, not {name}", place.data_dir.display(), facts.node_name);
     }
-    facts.node_address = node_address(options, Some(facts.node_address))?;
+    facts.node_address = node_address(options, &facts.pod_cidr, Some(facts.node_address))?;
     facts.listen = options.listen.unwrap_or(facts.listen);
     if !options.advertise.is_empty() {
         facts.advertise.clone_from(&options.advertise);
@@ -422,25 +425,25 @@ fn new_facts(options: &Options, role: Role, shared: Option<&(state::Shared, bool
         _ => cluster::new_id()?,
     };
     let node_name = options.node_name.clone().map_or_else(machine_name, Ok)?;
-    let node_address = node_address(options, None)?;
     let pod_cidr = match shared {
-        Some((shared, _)) => shared.pod_cidr,
-        None => options.pod_cidr.map_or_else(|| cluster::claim_free_range(&id), Ok)?,
+        Some((shared, _)) => shared.pod_cidr.clone(),
+        None => options.pod_cidr.clone().map_or_else(|| cluster::claim_free_range(&id), Ok)?,
     };
+    let node_address = node_address(options, &pod_cidr, None)?;
     let listen = SocketAddr::from(([127, 0, 0, 1], 6443));
     let (kubeconfig, advertise, joined) = (None, Vec::new(), None);
     let (store, shared) = (Home::Disk, None);
     Ok(Facts { id, pod_cidr, node_name, node_address, listen, kubeconfig, role, advertise, joined, store, shared })
 }
 
-/// The node's address: the one it had, for as long as the machine has it.
-fn node_address(options: &Options, before: Option<Ipv4Addr>) -> anyhow::Result<Ipv4Addr> {
-    if let Some(address) = options.node_ip {
-        return Ok(address);
+/// The node's first address: the one it had, for as long as the machine has it.
+fn node_address(options: &Options, ranges: &Ranges, before: Option<IpAddr>) -> anyhow::Result<IpAddr> {
+    if let Some(address) = options.node_ip.first() {
+        return Ok(*address);
     }
     let own = network::addresses().context("listing the machine's addresses")?;
     let chosen = before.filter(|address| own.contains(address));
-    chosen.map_or_else(|| network::node_address().context("finding the machine's address"), Ok)
+    chosen.map_or_else(|| cluster::first_address(ranges), Ok)
 }
 
 pub(crate) fn machine_name() -> anyhow::Result<String> {
@@ -493,19 +496,19 @@ fn agent(
     place: &Place,
     facts: &Facts,
     port: u16,
-    node_address: watch::Receiver<Ipv4Addr>,
+    node_addresses: watch::Receiver<Vec<IpAddr>>,
     server: &Arc<server::Server>,
 ) -> anyhow::Result<node::Config> {
     let registries = options.registries.read()?;
     let identity = Identity::new(format!("system:node:{}", facts.node_name), &["system:nodes"]);
     Ok(node::Config {
         node_name: facts.node_name.clone(),
-        node_address,
+        node_addresses,
         client: local(server, identity),
         runtime: facts.runtime(place)?,
         images: Arc::new(cluster::images(place, registries)?),
         network: facts.network()?,
-        range: facts.pod_cidr,
+        ranges: facts.pod_cidr.clone(),
         directory: place.file("node"),
         version: version::git_version(),
         port,

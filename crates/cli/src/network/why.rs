@@ -1,7 +1,7 @@
 //! `network why`: walks from one pod to a port of another and says where the way ends: pods, nodes, blocks, ways, rules of others, the
 //! link, the largest packet, and whether anybody listens. What is asked for is in [`Facts`]; what it means is in [`walk`].
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use futures_util::future::join;
 use serde_json::Value;
@@ -205,7 +205,7 @@ fn condition(object: &Value, wanted: &str) -> String {
 
 /// None where the pod has its node's own address.
 fn block_step(side: &Side) -> Option<Step> {
-    let address: Ipv4Addr = side.pod["status"]["podIP"].as_str()?.parse().ok()?;
+    let address: IpAddr = side.pod["status"]["podIP"].as_str()?.parse().ok()?;
     if side.pod["spec"]["hostNetwork"] == true {
         return None;
     }
@@ -225,11 +225,16 @@ fn block_step(side: &Side) -> Option<Step> {
     })
 }
 
-fn contains(block: &str, address: Ipv4Addr) -> bool {
+fn contains(block: &str, address: IpAddr) -> bool {
     let Some((base, bits)) = block.split_once('/') else { return false };
-    let (Ok(base), Ok(bits)) = (base.parse::<Ipv4Addr>(), bits.parse::<u32>()) else { return false };
-    let shift = 32 - bits.min(32);
-    u32::from(base).checked_shr(shift).unwrap_or(0) == u32::from(address).checked_shr(shift).unwrap_or(0)
+    let (Ok(base), Ok(bits)) = (base.parse::<IpAddr>(), bits.parse::<u32>()) else { return false };
+    // Those of IPv4 in the upper quarter, so that a prefix begins at the same end.
+    let number = |address: IpAddr| match address {
+        IpAddr::V4(address) => u128::from(u32::from(address)) << 96,
+        IpAddr::V6(address) => address.into(),
+    };
+    let kept = |address| number(address).checked_shr(128u32.saturating_sub(bits)).unwrap_or(0);
+    base.is_ipv4() == address.is_ipv4() && kept(base) == kept(address)
 }
 
 fn way_step(what: &'static str, from: &Side, to: &Side) -> Step {
@@ -355,7 +360,8 @@ mod tests {
     fn side(pod: &str, node: &str, number: u8, peer: &str) -> Side {
         let ready = json!([{"type": "Ready", "status": "True"}]);
         let answer = json!({
-            "peers": [{"peer": {"name": peer}, "reach": {"vxlan": {"link": "eth0"}}, "mtu": 1450, "problems": []}],
+            "peers": [{"peer": {"name": peer}, "problems": [],
+                "ways": [{"family": "IPv4", "reach": {"vxlan": {"link": "eth0"}}, "mtu": 1450}]}],
             "quality": [{"latency_us": 120, "sent": 5, "lost": 0}],
         });
         Side {
@@ -429,5 +435,8 @@ mod tests {
         assert!(contains("10.42.2.0/26", "10.42.2.63".parse().unwrap()));
         assert!(!contains("10.42.2.0/26", "10.42.2.64".parse().unwrap()));
         assert!(contains("0.0.0.0/0", "10.42.2.64".parse().unwrap()));
+        assert!(!contains("::/0", "10.42.2.64".parse().unwrap()));
+        assert!(contains("fd42::40/122", "fd42::7f".parse().unwrap()));
+        assert!(!contains("fd42::40/122", "fd42::80".parse().unwrap()));
     }
 }

@@ -1,11 +1,12 @@
 //! Makes the kernel know what was planned, and forget what was planned before. Only the difference is written.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use super::plan::{End, Mesh, Next, Route, Tunnel, Way, plan};
+use super::plan::{End, Mesh, Next, Route, Tunnel, Way, Ways, plan};
 use super::{Backend, Own, Peer, PeerState};
 use crate::error::{Doing, Result};
+use crate::family::Family;
 use crate::host::{Host, route as open};
 use crate::netlink::Socket;
 use crate::netlink::message::Received;
@@ -18,14 +19,19 @@ impl Host {
     /// Routes and links of others are left alone; where one of them is in the way, the state of the peer says so.
     pub fn mesh(&self, own: &Own, peers: &[Peer], backend: Backend) -> Result<Vec<PeerState>> {
         let socket = open()?;
-        let ways: Vec<Option<Way>> = peers.iter().map(|peer| look_up(&socket, peer.address)).collect::<Result<_>>()?;
-        let mut mesh = plan(own, self.config().range, peers, &ways, backend);
+        let mut ways = Ways::new();
+        for address in peers.iter().flat_map(|peer| &peer.addresses) {
+            if let Some(way) = look_up(&socket, *address)? {
+                ways.insert(*address, way);
+            }
+        }
+        let mut mesh = plan(own, &self.config().ranges, peers, &ways, backend);
         let link = match &mesh.tunnel {
             Some(tunnel) => Some(self.make_tunnel(&socket, tunnel)?),
             None => None,
         };
         if let Some(index) = link {
-            meet(&socket, index, &mesh.ends)?;
+            self.meet(&socket, index, &mesh.ends)?;
         }
         self.route_blocks(&socket, &mut mesh, link)?;
         if link.is_none() {
@@ -72,7 +78,7 @@ impl Host {
                 route::link_index(&made)
             }
         };
-        set_up(socket, index, tunnel).doing(|| format!("set up the VXLAN link {name}"))?;
+        self.set_up(socket, index, tunnel).doing(|| format!("set up the VXLAN link {name}"))?;
         Ok(index)
     }
 
@@ -84,11 +90,45 @@ impl Host {
         request.or_else(ignore_gone).doing(|| format!("delete link {}", self.tunnel_name()))
     }
 
+    /// Settles the link's own state.
+    fn set_up(&self, socket: &Socket, index: u32, tunnel: &Tunnel) -> io::Result<()> {
+        let without_link_local = socket.request(vec![route::without_link_local(index)]);
+        without_link_local.or_else(crate::attach::ignore_unsupported)?;
+        let settings = [(Setting::Forwarding, 1), (Setting::SendRedirects, 0), (Setting::RpFilter, 2)];
+        let mut steps = Vec::new();
+        for family in self.config().ranges.families() {
+            let stale = addresses(socket, index, family)?.into_iter().filter(|it| !tunnel.addresses.contains(it));
+            steps.extend(stale.map(|address| route::delete_address(index, address)));
+        }
+        steps.extend([route::configure(index, &settings), route::set_mtu(index, tunnel.mtu)]);
+        steps.extend(tunnel.addresses.iter().map(|address| route::new_address(index, *address, true)));
+        steps.push(route::link_up(index));
+        socket.request(steps)
+    }
+
+    /// The far ends, in all of the tunnel's tables.
+    fn meet(&self, socket: &Socket, index: u32, ends: &[End]) -> Result<()> {
+        let pair = |address: IpAddr, end: &End| Pairing { address, mac: end.mac };
+        let machines: Vec<Pairing> = ends.iter().map(|end| pair(end.machine, end)).collect();
+        let mut tables = vec![(Table::Forwarding, machines)];
+        for family in self.config().ranges.families() {
+            let of_family = |end: &End| Some(pair(family.first(&end.addresses)?, end));
+            tables.push((Table::Neighbours(family), ends.iter().filter_map(of_family).collect()));
+        }
+        for (table, wanted) in tables {
+            make_equal(socket, index, table, &wanted).doing(|| "tell the tunnel who is at its far ends".into())?;
+        }
+        Ok(())
+    }
+
     /// Routes that bear our number and lie in our range: another cluster on this machine has the same number and another range.
     fn own_routes(&self, socket: &Socket) -> Result<Vec<BlockRoute>> {
-        let all = socket.dump(route::all_routes()).doing(|| "list routes".into())?;
-        let range = self.config().range;
-        Ok(all.iter().filter_map(BlockRoute::read).filter(|route| range.contains(&route.block)).collect())
+        let (ranges, mut own) = (&self.config().ranges, Vec::new());
+        for family in ranges.families() {
+            let all = socket.dump(route::all_routes(family)).doing(|| "list routes".into())?;
+            own.extend(all.iter().filter_map(BlockRoute::read).filter(|route| ranges.contains(&route.block)));
+        }
+        Ok(own)
     }
 
     fn route_blocks(&self, socket: &Socket, mesh: &mut Mesh, tunnel: Option<u32>) -> Result<()> {
@@ -113,7 +153,7 @@ impl Host {
 fn target(route: &Route, tunnel: Option<u32>) -> Option<BlockRoute> {
     let target = match route.next {
         Next::Link { link, via } => Target::Next { link, via, is_onlink: false, mtu: route.mtu },
-        Next::Tunnel { via } => Target::Next { link: tunnel?, via, is_onlink: true, mtu: route.mtu },
+        Next::Tunnel { via } => Target::Next { link: tunnel?, via, is_onlink: via.is_ipv4(), mtu: route.mtu },
         Next::Own => Target::Nowhere,
     };
     Some(BlockRoute { block: route.block, target })
@@ -136,7 +176,7 @@ fn complain(mesh: &mut Mesh, route: &BlockRoute, error: &io::Error) -> Result<()
     Ok(())
 }
 
-pub(crate) fn look_up(socket: &Socket, address: Ipv4Addr) -> Result<Option<Way>> {
+pub(crate) fn look_up(socket: &Socket, address: IpAddr) -> Result<Option<Way>> {
     let Ok(answer) = socket.query(route::lookup(address)) else {
         return Ok(None);
     };
@@ -154,35 +194,10 @@ pub(crate) fn look_up(socket: &Socket, address: Ipv4Addr) -> Result<Option<Way>>
     }))
 }
 
-fn set_up(socket: &Socket, index: u32, tunnel: &Tunnel) -> io::Result<()> {
-    let without_link_local = socket.request(vec![route::without_link_local(index)]);
-    without_link_local.or_else(crate::attach::ignore_unsupported)?;
-    let settings = [(Setting::Forwarding, 1), (Setting::SendRedirects, 0), (Setting::RpFilter, 2)];
-    let stale = addresses(socket, index)?.into_iter().filter(|address| *address != tunnel.address);
-    let mut steps: Vec<_> = stale.map(|address| route::delete_address(index, address)).collect();
-    steps.extend([
-        route::configure(index, &settings),
-        route::set_mtu(index, tunnel.mtu),
-        route::new_address(index, tunnel.address, true),
-        route::link_up(index),
-    ]);
-    socket.request(steps)
-}
-
-fn addresses(socket: &Socket, index: u32) -> io::Result<Vec<Ipv4Addr>> {
-    let all = socket.dump(route::all_addresses())?;
-    let of_link = all.iter().filter_map(route::read_address).filter(|(link, ..)| *link == index);
-    Ok(of_link.map(|(_, address, ..)| address).collect())
-}
-
-/// The far ends, in both of the tunnel's tables.
-fn meet(socket: &Socket, index: u32, ends: &[End]) -> Result<()> {
-    let neighbours: Vec<Pairing> = ends.iter().map(|end| Pairing { address: end.address, mac: end.mac }).collect();
-    let machines: Vec<Pairing> = ends.iter().map(|end| Pairing { address: end.machine, mac: end.mac }).collect();
-    for (table, wanted) in [(Table::Forwarding, machines), (Table::Neighbours, neighbours)] {
-        make_equal(socket, index, table, &wanted).doing(|| "tell the tunnel who is at its far ends".into())?;
-    }
-    Ok(())
+fn addresses(socket: &Socket, index: u32, family: Family) -> io::Result<Vec<IpAddr>> {
+    let all = socket.dump(route::all_addresses(family))?;
+    let of_link = all.iter().filter_map(route::read_address).filter(|found| found.link == index);
+    Ok(of_link.map(|found| found.address).collect())
 }
 
 fn make_equal(socket: &Socket, index: u32, table: Table, wanted: &[Pairing]) -> io::Result<()> {

@@ -6,10 +6,12 @@
 mod apply;
 pub mod plan;
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+
+use crate::family::{Family, digest};
 
 pub(crate) use apply::look_up;
 pub use plan::{Mesh, Way, plan};
@@ -17,16 +19,21 @@ pub use plan::{Mesh, Way, plan};
 /// UDP port of the tunnel, as Linux had it before the number was registered and as everybody has it in their firewalls.
 pub const VXLAN_PORT: u16 = 8472;
 
-/// What the outer headers of IPv4, UDP, VXLAN and the inner Ethernet take.
-pub const VXLAN_OVERHEAD: u32 = 50;
+/// What the outer headers of IP, UDP, VXLAN and the inner Ethernet take.
+pub fn vxlan_overhead(outer: Family) -> u32 {
+    match outer {
+        Family::V4 => 50,
+        Family::V6 => 70,
+    }
+}
 
 /// This machine, as others know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Own {
-    /// By which peers reach it.
-    pub address: Ipv4Addr,
-    /// Its blocks; the first one names the tunnel's end.
-    pub blocks: Vec<Ipv4Net>,
+    /// By which peers reach it, one of each family that it has.
+    pub addresses: Vec<IpAddr>,
+    /// Its blocks; the first one of each family names the tunnel's end.
+    pub blocks: Vec<IpNet>,
     /// The number of the cluster's tunnel; see [`vni`].
     pub vni: u32,
 }
@@ -36,11 +43,11 @@ pub struct Own {
 pub struct Peer {
     /// For people.
     pub name: String,
-    /// By which it is reached.
-    pub address: Ipv4Addr,
-    /// Its blocks; the first one names the tunnel's end.
-    pub blocks: Vec<Ipv4Net>,
-    /// The largest packet that was seen to get to its address, if that was tried: see [`crate::probe`].
+    /// By which it is reached, one of each family that it has.
+    pub addresses: Vec<IpAddr>,
+    /// Its blocks; the first one of each family names the tunnel's end.
+    pub blocks: Vec<IpNet>,
+    /// The largest packet that was seen to get to its [`underlay`], if that was tried: see [`crate::probe`].
     #[serde(default)]
     pub path_mtu: Option<u32>,
 }
@@ -81,12 +88,33 @@ pub enum Reach {
 pub struct PeerState {
     /// The peer.
     pub peer: Peer,
-    /// How it is reached.
-    pub reach: Reach,
-    /// The largest packet between attachments there and here; 0 where there is no way.
-    pub mtu: u32,
+    /// How it is reached, for each of the cluster's ranges in their order.
+    pub ways: Vec<Led>,
     /// What is wrong, one sentence each.
     pub problems: Vec<String>,
+}
+
+/// The way of one family.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Led {
+    /// Of the packets between attachments.
+    pub family: Family,
+    /// How they get there.
+    pub reach: Reach,
+    /// The largest one; 0 where there is no way.
+    pub mtu: u32,
+}
+
+impl PeerState {
+    /// Whether no way of any family leads there.
+    pub fn is_lost(&self) -> bool {
+        self.ways.iter().all(|way| way.reach == Reach::Nowhere)
+    }
+}
+
+/// By which of its addresses a machine is at the end of a tunnel: both ends must decide alike, so it is that of IPv4 where there is one.
+pub fn underlay(addresses: &[IpAddr]) -> Option<IpAddr> {
+    Family::ALL.iter().find_map(|family| family.first(addresses))
 }
 
 /// The tunnel's number for a cluster of this id: two clusters on one wire do not hear each other. Numbers that others use by default (flannel
@@ -98,7 +126,7 @@ pub fn vni(cluster: &str) -> u32 {
 }
 
 /// The hardware address of the tunnel's end at the machine of this address: locally administered, and unique as the address is.
-pub fn tunnel_mac(address: Ipv4Addr) -> [u8; 6] {
-    let [a, b, c, d] = address.octets();
+pub fn tunnel_mac(address: IpAddr) -> [u8; 6] {
+    let [a, b, c, d] = digest(address);
     [0x0a, 0x59, a, b, c, d]
 }

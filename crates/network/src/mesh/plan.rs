@@ -1,11 +1,16 @@
 //! Which routes and entries lead to all peers. Pure: what the kernel says about the ways is told by the caller.
 
-use std::net::Ipv4Addr;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv6Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
-use super::{Backend, Own, Peer, PeerState, Reach, VXLAN_OVERHEAD, VXLAN_PORT, tunnel_mac};
+use super::{Backend, Led, Own, Peer, PeerState, Reach, VXLAN_PORT, tunnel_mac, underlay, vxlan_overhead};
+use crate::family::{Family, Ranges};
 use crate::host::overlap;
+
+/// How the kernel would reach each of the peers' addresses, where it knows a way.
+pub type Ways = BTreeMap<IpAddr, Way>;
 
 /// How the kernel would reach a peer's address.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,12 +35,12 @@ pub enum Next {
         /// Kernel's number.
         link: u32,
         /// The machine.
-        via: Ipv4Addr,
+        via: IpAddr,
     },
     /// At the tunnel's end of this address.
     Tunnel {
         /// The end.
-        via: Ipv4Addr,
+        via: IpAddr,
     },
     /// Here, or nowhere: whoever asks for an address of it that no attachment has is told at once, and no packet goes round in circles.
     Own,
@@ -45,7 +50,7 @@ pub enum Next {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
     /// To these addresses.
-    pub block: Ipv4Net,
+    pub block: IpNet,
     /// They are here.
     pub next: Next,
     /// The largest packet, where it is less than what the link takes.
@@ -53,27 +58,28 @@ pub struct Route {
 }
 
 /// A far end of the tunnel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct End {
-    /// Inside.
-    pub address: Ipv4Addr,
+    /// Inside, one of each family that is led through it.
+    pub addresses: Vec<IpAddr>,
     /// Its hardware.
     pub mac: [u8; 6],
     /// The machine that has it.
-    pub machine: Ipv4Addr,
+    pub machine: IpAddr,
 }
 
 /// The near end of the tunnel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tunnel {
     /// Number.
     pub vni: u32,
     /// UDP port.
     pub port: u16,
     /// Outside.
-    pub local: Ipv4Addr,
+    pub local: IpAddr,
     /// Inside: the machine speaks to far attachments by this address, so that answers come through the tunnel too.
-    pub address: Ipv4Addr,
+    /// One of each family.
+    pub addresses: Vec<IpAddr>,
     /// Hardware.
     pub mac: [u8; 6],
     /// Of the inner packets.
@@ -95,52 +101,72 @@ pub struct Mesh {
 
 impl Mesh {
     /// The machines that share a link with this one: their attachments' addresses need no translation, as they know the way back.
-    pub fn neighbours(&self) -> Vec<Ipv4Addr> {
-        let is_routed = |state: &&PeerState| matches!(state.reach, Reach::Route { .. });
-        self.states.iter().filter(is_routed).map(|state| state.peer.address).collect()
+    pub fn neighbours(&self) -> Vec<IpAddr> {
+        let mut all = Vec::new();
+        for state in &self.states {
+            let routed = state.ways.iter().filter(|way| matches!(way.reach, Reach::Route { .. }));
+            all.extend(routed.filter_map(|way| way.family.first(&state.peer.addresses)));
+        }
+        all
     }
 }
 
-/// Decides. `ways` has one for each peer, None where the kernel knows none. Only blocks inside of `range` are believed: a peer must not be
-/// able to draw other traffic to itself.
-pub fn plan(own: &Own, range: Ipv4Net, peers: &[Peer], ways: &[Option<Way>], backend: Backend) -> Mesh {
+/// Decides. Only blocks inside of `ranges` are believed: a peer must not be able to draw other traffic to itself.
+pub fn plan(own: &Own, ranges: &Ranges, peers: &[Peer], ways: &Ways, backend: Backend) -> Mesh {
     let mut mesh = Mesh { routes: Vec::new(), tunnel: None, ends: Vec::new(), states: Vec::new() };
-    for block in own.blocks.iter().map(Ipv4Net::trunc) {
+    for block in own.blocks.iter().map(IpNet::trunc) {
         mesh.routes.push(Route { block, next: Next::Own, mtu: None });
     }
     let mut tunnel_mtu = None;
-    for (number, peer) in peers.iter().enumerate() {
-        let way = ways.get(number).and_then(Option::as_ref);
-        let (blocks, problems) = believable(peer, range, &mesh.routes);
-        let state = PeerState { peer: peer.clone(), reach: Reach::Nowhere, mtu: 0, problems };
-        let state = match choose(own, peer, way, backend) {
-            Ok((way, true)) => {
-                let mtu = path_mtu(peer, way).saturating_sub(VXLAN_OVERHEAD);
-                tunnel_mtu = tunnel_mtu.max(Some(mtu));
-                through_tunnel(&mut mesh, peer, &blocks, mtu);
-                PeerState { reach: Reach::Vxlan { link: way.link_name.clone() }, mtu, ..state }
-            }
-            Ok((way, false)) => {
-                let next = Next::Link { link: way.link, via: peer.address };
-                let mtu = path_mtu(peer, way);
-                let narrower = (mtu < way.mtu).then_some(mtu);
-                mesh.routes.extend(blocks.iter().map(|block| Route { block: *block, next, mtu: narrower }));
-                PeerState { reach: Reach::Route { link: way.link_name.clone() }, mtu, ..state }
-            }
-            Err(problem) => {
-                let mut state = state;
-                state.problems.push(problem);
-                state
-            }
-        };
+    for peer in peers {
+        let (blocks, problems) = believable(peer, ranges, &mesh.routes);
+        let mut state = PeerState { peer: peer.clone(), ways: Vec::new(), problems };
+        for family in ranges.families() {
+            let blocks: Vec<IpNet> = blocks.iter().copied().filter(|block| Family::of_net(block) == family).collect();
+            let led = match choose(own, peer, family, ways, backend) {
+                Ok(hop) => lead(&mut mesh, peer, &blocks, &hop, &mut tunnel_mtu),
+                Err(problem) => {
+                    if !state.problems.contains(&problem) {
+                        state.problems.push(problem);
+                    }
+                    (Reach::Nowhere, 0)
+                }
+            };
+            state.ways.push(Led { family, reach: led.0, mtu: led.1 });
+        }
         mesh.states.push(state);
     }
     // The tunnel takes what the widest of its paths takes; the routes say where it is less.
     for route in mesh.routes.iter_mut().filter(|route| matches!(route.next, Next::Tunnel { .. })) {
         route.mtu = route.mtu.filter(|mtu| Some(*mtu) < tunnel_mtu);
     }
-    mesh.tunnel = tunnel_mtu.and_then(|mtu| near_end(own, mtu));
+    mesh.tunnel = tunnel_mtu.and_then(|mtu| near_end(own, ranges, mtu));
     mesh
+}
+
+/// The way to take, and the machine's address to which it leads.
+enum Hop<'a> {
+    Link(&'a Way, IpAddr),
+    Tunnel(&'a Way, IpAddr),
+}
+
+/// Routes to these blocks; how that is called, and the largest packet.
+fn lead(mesh: &mut Mesh, peer: &Peer, blocks: &[IpNet], hop: &Hop<'_>, tunnel_mtu: &mut Option<u32>) -> (Reach, u32) {
+    match *hop {
+        Hop::Tunnel(way, machine) => {
+            let mtu = path_mtu(peer, way).saturating_sub(vxlan_overhead(Family::of(machine)));
+            *tunnel_mtu = (*tunnel_mtu).max(Some(mtu));
+            through_tunnel(mesh, peer, machine, blocks, mtu);
+            (Reach::Vxlan { link: way.link_name.clone() }, mtu)
+        }
+        Hop::Link(way, via) => {
+            let next = Next::Link { link: way.link, via };
+            let mtu = path_mtu(peer, way);
+            let narrower = (mtu < way.mtu).then_some(mtu);
+            mesh.routes.extend(blocks.iter().map(|block| Route { block: *block, next, mtu: narrower }));
+            (Reach::Route { link: way.link_name.clone() }, mtu)
+        }
+    }
 }
 
 /// What was seen to get there counts for more than what the kernel believes, which may be larger and is forgotten after minutes.
@@ -148,33 +174,45 @@ fn path_mtu(peer: &Peer, way: &Way) -> u32 {
     peer.path_mtu.map_or(way.mtu, |seen| seen.min(way.mtu))
 }
 
-/// The way to take, and whether through the tunnel.
-fn choose<'a>(own: &Own, peer: &Peer, way: Option<&'a Way>, backend: Backend) -> Result<(&'a Way, bool), String> {
-    let (name, address) = (&peer.name, peer.address);
-    let way = way.ok_or_else(|| format!("this machine knows no way to {address} ({name})"))?;
-    if way.is_local || address == own.address {
-        return Err(format!("{name} has the address {address} of this very machine"));
-    }
-    let needs_tunnel = backend == Backend::Vxlan || way.has_gateway;
-    match (needs_tunnel, backend) {
-        (true, Backend::Route) => {
-            Err(format!("{address} ({name}) is behind a router, and plain routes need a shared link"))
+/// By a plain route where both machines have an address of the family on a shared link, else through the tunnel.
+fn choose<'a>(own: &Own, peer: &Peer, family: Family, ways: &'a Ways, backend: Backend) -> Result<Hop<'a>, String> {
+    let name = &peer.name;
+    let look_up = |address: IpAddr| {
+        let way = ways.get(&address).ok_or_else(|| format!("this machine knows no way to {address} ({name})"))?;
+        if way.is_local || own.addresses.contains(&address) {
+            return Err(format!("{name} has the address {address} of this very machine"));
         }
-        (true, _) if own.blocks.is_empty() => {
-            Err(format!("the tunnel to {name} needs a block of this machine, and it has none yet"))
-        }
-        _ => Ok((way, needs_tunnel)),
+        Ok(way)
+    };
+    let plain = family.first(&peer.addresses).map(|address| look_up(address).map(|way| (way, address)));
+    if let (Some(Ok((way, address))), true) = (&plain, backend != Backend::Vxlan)
+        && !way.has_gateway
+    {
+        return Ok(Hop::Link(way, *address));
     }
+    if backend == Backend::Route {
+        let (_, address) = plain.unwrap_or_else(|| Err(format!("{name} has no {family} address")))?;
+        return Err(format!("{address} ({name}) is behind a router, and plain routes need a shared link"));
+    }
+    let local = underlay(&own.addresses).ok_or("this machine has no address")?;
+    let outer = Family::of(local);
+    let machine =
+        outer.first(&peer.addresses).ok_or_else(|| format!("{name} has no {outer} address, as this machine"))?;
+    let way = look_up(machine)?;
+    if !own.blocks.iter().any(|block| Family::of_net(block) == family) {
+        return Err(format!("the tunnel to {name} needs a block of this machine, and it has none yet"));
+    }
+    Ok(Hop::Tunnel(way, machine))
 }
 
 /// The blocks of a peer that nobody else has, and what is wrong with the others.
-fn believable(peer: &Peer, range: Ipv4Net, known: &[Route]) -> (Vec<Ipv4Net>, Vec<String>) {
-    let (mut blocks, mut problems) = (Vec::<Ipv4Net>::new(), Vec::new());
-    for block in peer.blocks.iter().map(Ipv4Net::trunc) {
+fn believable(peer: &Peer, ranges: &Ranges, known: &[Route]) -> (Vec<IpNet>, Vec<String>) {
+    let (mut blocks, mut problems) = (Vec::<IpNet>::new(), Vec::new());
+    for block in peer.blocks.iter().map(IpNet::trunc) {
         let rival = known.iter().map(|route| route.block).chain(blocks.iter().copied()).find(|it| overlap(it, &block));
         match rival {
-            _ if !range.contains(&block) => {
-                problems.push(format!("{block} of {} is not within the cluster's range {range}", peer.name));
+            _ if !ranges.contains(&block) => {
+                problems.push(format!("{block} of {} is not within the cluster's range {ranges}", peer.name));
             }
             Some(rival) => {
                 problems.push(format!("{block} of {} overlaps {rival}, which another machine has", peer.name))
@@ -185,21 +223,44 @@ fn believable(peer: &Peer, range: Ipv4Net, known: &[Route]) -> (Vec<Ipv4Net>, Ve
     (blocks, problems)
 }
 
-fn through_tunnel(mesh: &mut Mesh, peer: &Peer, blocks: &[Ipv4Net], mtu: u32) {
-    // Its first block names its end there as well, whatever is thought of the block here.
-    let (Some(first), false) = (peer.blocks.first(), blocks.is_empty()) else {
+fn through_tunnel(mesh: &mut Mesh, peer: &Peer, machine: IpAddr, blocks: &[IpNet], mtu: u32) {
+    let Some(family) = blocks.first().map(Family::of_net) else {
         return;
     };
-    let address = first.network();
-    mesh.ends.push(End { address, mac: tunnel_mac(peer.address), machine: peer.address });
-    let next = Next::Tunnel { via: address };
+    // Its first block names its end there as well, whatever is thought of the block here.
+    let Some(via) = end_address(family, &peer.blocks, machine) else {
+        return;
+    };
+    match mesh.ends.iter_mut().find(|end| end.machine == machine) {
+        Some(end) => end.addresses.push(via),
+        None => mesh.ends.push(End { addresses: vec![via], mac: tunnel_mac(machine), machine }),
+    }
+    let next = Next::Tunnel { via };
     mesh.routes.extend(blocks.iter().map(|block| Route { block: *block, next, mtu: Some(mtu) }));
 }
 
-fn near_end(own: &Own, mtu: u32) -> Option<Tunnel> {
-    let address = own.blocks.first()?.network();
-    let mac = tunnel_mac(own.address);
-    Some(Tunnel { vni: own.vni, port: VXLAN_PORT, local: own.address, address, mac, mtu })
+/// What a far end is called in routes. For IPv6 that is an address of the link: of others the kernel would look up whether they are there,
+/// and what it finds is the very route that is to be replaced.
+fn end_address(family: Family, blocks: &[IpNet], machine: IpAddr) -> Option<IpAddr> {
+    match family {
+        Family::V4 => first_of(family, blocks),
+        Family::V6 => {
+            let [a, b, c, d, e, f] = tunnel_mac(machine).map(u16::from);
+            let [high, middle, low] = [a << 8 | b, c << 8 | d, e << 8 | f];
+            Some(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, high, middle, low).into())
+        }
+    }
+}
+
+/// The first address of the first block of a family, which no pool gives away.
+fn first_of(family: Family, blocks: &[IpNet]) -> Option<IpAddr> {
+    blocks.iter().find(|block| Family::of_net(block) == family).map(IpNet::network)
+}
+
+fn near_end(own: &Own, ranges: &Ranges, mtu: u32) -> Option<Tunnel> {
+    let local = underlay(&own.addresses)?;
+    let addresses = ranges.families().filter_map(|family| first_of(family, &own.blocks)).collect();
+    Some(Tunnel { vni: own.vni, port: VXLAN_PORT, local, addresses, mac: tunnel_mac(local), mtu })
 }
 
 #[cfg(test)]
@@ -207,19 +268,22 @@ mod tests {
     use super::*;
     use crate::mesh::vni;
 
-    fn net(text: &str) -> Ipv4Net {
+    fn net(text: &str) -> IpNet {
         text.parse().expect("a block")
     }
 
+    fn ip(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
     fn own() -> Own {
-        Own { address: Ipv4Addr::new(192, 0, 2, 1), blocks: vec![net("10.42.0.0/26")], vni: vni("a") }
+        Own { addresses: vec![ip("192.0.2.1")], blocks: vec![net("10.42.0.0/26")], vni: vni("a") }
     }
 
     fn peer(number: u8, blocks: &[&str]) -> Peer {
-        let address = Ipv4Addr::new(192, 0, 2, number);
         Peer {
             name: format!("n{number}"),
-            address,
+            addresses: vec![[192, 0, 2, number].into()],
             blocks: blocks.iter().map(|block| net(block)).collect(),
             path_mtu: None,
         }
@@ -230,7 +294,8 @@ mod tests {
     }
 
     fn planned(peers: &[Peer], ways: &[Option<Way>], backend: Backend) -> Mesh {
-        plan(&own(), net("10.42.0.0/16"), peers, ways, backend)
+        let ways = peers.iter().zip(ways).filter_map(|(peer, way)| Some((peer.addresses[0], way.clone()?))).collect();
+        plan(&own(), &net("10.42.0.0/16").into(), peers, &ways, backend)
     }
 
     #[test]
@@ -239,7 +304,7 @@ mod tests {
         let mesh = planned(&peers, &[way(false), way(true)], Backend::Auto);
         let routes: Vec<(String, Next)> =
             mesh.routes.iter().map(|route| (route.block.to_string(), route.next)).collect();
-        let (direct, end) = (Next::Link { link: 7, via: peers[0].address }, Ipv4Addr::new(10, 42, 0, 128));
+        let (direct, end) = (Next::Link { link: 7, via: peers[0].addresses[0] }, ip("10.42.0.128"));
         assert_eq!(
             routes,
             [
@@ -249,11 +314,14 @@ mod tests {
                 ("10.42.0.128/26".into(), Next::Tunnel { via: end }),
             ]
         );
-        let tunnel = mesh.tunnel.expect("a tunnel");
-        assert_eq!((tunnel.address, tunnel.mtu, tunnel.local), (Ipv4Addr::new(10, 42, 0, 0), 1450, own().address));
-        assert_eq!(mesh.ends, [End { address: end, mac: [0x0a, 0x59, 192, 0, 2, 3], machine: peers[1].address }]);
-        assert_eq!(mesh.neighbours(), [peers[0].address]);
-        assert_eq!((mesh.states[0].mtu, mesh.states[1].mtu), (1500, 1450));
+        let tunnel = mesh.tunnel.clone().expect("a tunnel");
+        assert_eq!((tunnel.addresses, tunnel.mtu, tunnel.local), (vec![ip("10.42.0.0")], 1450, own().addresses[0]));
+        assert_eq!(
+            mesh.ends,
+            [End { addresses: vec![end], mac: [0x0a, 0x59, 192, 0, 2, 3], machine: peers[1].addresses[0] }]
+        );
+        assert_eq!(mesh.neighbours(), peers[0].addresses);
+        assert_eq!((mesh.states[0].ways[0].mtu, mesh.states[1].ways[0].mtu), (1500, 1450));
     }
 
     #[test]
@@ -268,7 +336,7 @@ mod tests {
         let mesh = planned(&peers, &[way(false), way(true), way(true), way(false)], Backend::Auto);
         let mtus: Vec<Option<u32>> = mesh.routes.iter().skip(1).map(|route| route.mtu).collect();
         assert_eq!(mtus, [Some(1400), Some(1350), None, None]);
-        let told: Vec<u32> = mesh.states.iter().map(|state| state.mtu).collect();
+        let told: Vec<u32> = mesh.states.iter().map(|state| state.ways[0].mtu).collect();
         assert_eq!((told.as_slice(), mesh.tunnel.expect("a tunnel").mtu), ([1400, 1350, 1450, 1500].as_slice(), 1450));
     }
 
@@ -276,9 +344,9 @@ mod tests {
     fn a_backend_can_be_forced() {
         let peers = [peer(2, &["10.42.0.64/26"])];
         let tunnelled = planned(&peers, &[way(false)], Backend::Vxlan);
-        assert_eq!(tunnelled.states[0].reach, Reach::Vxlan { link: "eth0".into() });
+        assert_eq!(tunnelled.states[0].ways[0].reach, Reach::Vxlan { link: "eth0".into() });
         let refused = planned(&peers, &[way(true)], Backend::Route);
-        assert_eq!((&refused.states[0].reach, refused.routes.len()), (&Reach::Nowhere, 1));
+        assert_eq!((&refused.states[0].ways[0].reach, refused.routes.len()), (&Reach::Nowhere, 1));
         assert!(refused.states[0].problems[0].contains("behind a router"));
         assert!(planned(&peers, &[way(false)], Backend::Auto).tunnel.is_none());
     }
@@ -297,6 +365,65 @@ mod tests {
         let problems: Vec<usize> = mesh.states.iter().map(|state| state.problems.len()).collect();
         assert_eq!(problems, [2, 1, 1, 1]);
         assert!(mesh.ends.is_empty());
+    }
+
+    #[test]
+    fn each_family_takes_its_own_way() {
+        let both = |number: u8, blocks: &[&str]| {
+            let mut peer = peer(number, blocks);
+            peer.addresses.push(ip(&format!("fd00:1::{number}")));
+            peer
+        };
+        let own = Own {
+            addresses: vec![ip("192.0.2.1"), ip("fd00:1::1")],
+            blocks: vec![net("10.42.0.0/26"), net("fd42::/122")],
+            ..own()
+        };
+        let ranges: Ranges = "10.42.0.0/16,fd42::/56".parse().expect("ranges");
+        let peers = [
+            both(2, &["10.42.0.64/26", "fd42::40/122"]),
+            both(3, &["10.42.0.128/26", "fd42::80/122"]),
+            // Only IPv4: what is of IPv6 goes through the tunnel, though the link is shared.
+            peer(4, &["10.42.0.192/26", "fd42::c0/122"]),
+        ];
+        let ways: Ways = [("192.0.2.2", false), ("fd00:1::2", false), ("192.0.2.3", true), ("fd00:1::3", true)]
+            .into_iter()
+            .chain([("192.0.2.4", false)])
+            .filter_map(|(address, has_gateway)| Some((ip(address), way(has_gateway)?)))
+            .collect();
+        let mesh = plan(&own, &ranges, &peers, &ways, Backend::Auto);
+        let nexts: Vec<(String, Next)> =
+            mesh.routes[2..].iter().map(|route| (route.block.to_string(), route.next)).collect();
+        let link = |via| Next::Link { link: 7, via: ip(via) };
+        let tunnel = |via| Next::Tunnel { via: ip(via) };
+        assert_eq!(
+            nexts,
+            [
+                ("10.42.0.64/26".into(), link("192.0.2.2")),
+                ("fd42::40/122".into(), link("fd00:1::2")),
+                ("10.42.0.128/26".into(), tunnel("10.42.0.128")),
+                ("fd42::80/122".into(), tunnel("fe80::a59:c000:203")),
+                ("10.42.0.192/26".into(), link("192.0.2.4")),
+                ("fd42::c0/122".into(), tunnel("fe80::a59:c000:204")),
+            ]
+        );
+        assert_eq!(mesh.ends[0].addresses, [ip("10.42.0.128"), ip("fe80::a59:c000:203")]);
+        assert_eq!(mesh.neighbours(), ["192.0.2.2", "fd00:1::2", "192.0.2.4"].map(ip));
+        let told = mesh.tunnel.clone().expect("a tunnel");
+        assert_eq!((told.local, told.addresses), (ip("192.0.2.1"), vec![ip("10.42.0.0"), ip("fd42::")]));
+        assert!(mesh.states.iter().all(|state| state.problems.is_empty()));
+    }
+
+    #[test]
+    fn without_the_older_family_the_tunnel_costs_more() {
+        let own = Own { addresses: vec![ip("fd00:1::1")], blocks: vec![net("fd42::/122")], vni: vni("a") };
+        let far = Peer { addresses: vec![ip("fd00:2::2")], ..peer(2, &["fd42::40/122"]) };
+        let old = peer(3, &["fd42::80/122"]);
+        let ways = [(ip("fd00:2::2"), way(true).expect("a way"))].into();
+        let mesh = plan(&own, &net("fd42::/56").into(), &[far, old], &ways, Backend::Auto);
+        assert_eq!(mesh.tunnel.map(|tunnel| (tunnel.local, tunnel.mtu)), Some((ip("fd00:1::1"), 1430)));
+        assert!(mesh.states[1].is_lost());
+        assert_eq!(mesh.states[1].problems, ["n3 has no IPv6 address, as this machine"]);
     }
 
     #[test]

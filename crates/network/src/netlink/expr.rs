@@ -1,8 +1,9 @@
 //! The packet filter's vocabulary: tables, chains, sets and rules as messages, and the expressions that rules are made of.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use super::message::{APPEND, Attributes, CREATE, Message, Received};
+use crate::family::{Family, octets};
 
 const NETFILTER_TABLES: u16 = 10;
 const BATCH_BEGIN: u16 = 0x10;
@@ -13,15 +14,25 @@ const NEW_CHAIN: u16 = 3;
 const NEW_RULE: u16 = 6;
 const NEW_SET: u16 = 9;
 const NEW_ELEMENTS: u16 = 12;
-const IPV4: u8 = 2;
+/// The family of tables that meet packets of both.
+pub(crate) const BOTH: u8 = 1;
 
 const LIST_ELEMENT: u16 = 1;
 const DATA_VALUE: u16 = 1;
 const DATA_VERDICT: u16 = 2;
 const MAP: u32 = 8;
 
-fn message(kind: u16, flags: u16) -> Message {
-    Message::new(NETFILTER_TABLES << 8 | kind, flags, &[IPV4, 0, 0, 0])
+/// A table: each family has names of its own.
+#[derive(Clone, Copy)]
+pub(crate) struct Table<'a> {
+    pub(crate) family: Family,
+    pub(crate) name: &'a str,
+}
+
+impl Table<'_> {
+    fn message(self, kind: u16, flags: u16) -> Message {
+        Message::new(NETFILTER_TABLES << 8 | kind, flags, &[self.family.number(), 0, 0, 0]).text(1, self.name)
+    }
 }
 
 fn bracket(kind: u16) -> Message {
@@ -37,12 +48,12 @@ pub(crate) fn end() -> Message {
     bracket(BATCH_END)
 }
 
-pub(crate) fn new_table(name: &str) -> Message {
-    message(NEW_TABLE, CREATE).text(1, name)
+pub(crate) fn new_table(table: Table<'_>) -> Message {
+    table.message(NEW_TABLE, CREATE)
 }
 
-pub(crate) fn delete_table(name: &str) -> Message {
-    message(DELETE_TABLE, 0).text(1, name)
+pub(crate) fn delete_table(table: Table<'_>) -> Message {
+    table.message(DELETE_TABLE, 0)
 }
 
 /// Where packets are met.
@@ -53,9 +64,9 @@ pub(crate) struct Hook {
     pub(crate) priority: i32,
 }
 
-pub(crate) fn new_chain(table: &str, name: &str, hook: &Hook) -> Message {
-    message(NEW_CHAIN, CREATE)
-        .text(1, table)
+pub(crate) fn new_chain(table: Table<'_>, name: &str, hook: &Hook) -> Message {
+    table
+        .message(NEW_CHAIN, CREATE)
         .text(3, name)
         .nest(4, |inner| inner.be32(1, hook.number).be32(2, hook.priority as u32))
         .text(7, hook.kind)
@@ -85,8 +96,9 @@ pub(crate) fn removed_from(received: &Received) -> Option<String> {
 }
 
 /// Whether a chain or rule of a dump is in this table of ours.
-pub(crate) fn is_in(received: &Received, table: &str) -> bool {
-    received.body.first() == Some(&IPV4) && received.find_text(HEADER, 1).as_deref() == Some(table)
+pub(crate) fn is_in(received: &Received, table: Table<'_>) -> bool {
+    let is_of_family = received.body.first() == Some(&table.family.number());
+    is_of_family && received.find_text(HEADER, 1).as_deref() == Some(table.name)
 }
 
 const HEADER: usize = 4;
@@ -108,7 +120,7 @@ impl Chain {
         let be32 = |bytes: &[u8]| bytes.try_into().ok().map(u32::from_be_bytes);
         let (_, number) = Attributes(received.find(HEADER, 4)?).find(|(kind, _)| *kind == 1)?;
         let family = *received.body.first()?;
-        if be32(number)? != HOOK_FORWARD || ![1, IPV4].contains(&family) {
+        if be32(number)? != HOOK_FORWARD || (family != BOTH && Family::numbered(family).is_none()) {
             return None;
         }
         Some(Chain {
@@ -132,7 +144,14 @@ pub(crate) struct Type {
     pub(crate) bytes: u32,
 }
 
-pub(crate) const ADDRESS: Type = Type { code: 7, bytes: 4 };
+/// An address.
+pub(crate) fn address_type(family: Family) -> Type {
+    match family {
+        Family::V4 => Type { code: 7, bytes: 4 },
+        Family::V6 => Type { code: 8, bytes: 16 },
+    }
+}
+
 pub(crate) const PROTOCOL: Type = Type { code: 12, bytes: 4 };
 pub(crate) const PORT: Type = Type { code: 13, bytes: 4 };
 
@@ -144,15 +163,10 @@ pub(crate) fn concat(types: &[Type]) -> Type {
     })
 }
 
-pub(crate) fn new_set(table: &str, name: &str, id: u32, key: Type, data: Option<Type>) -> Message {
+pub(crate) fn new_set(table: Table<'_>, name: &str, id: u32, key: Type, data: Option<Type>) -> Message {
     let flags = if data.is_some() { MAP } else { 0 };
-    let set = message(NEW_SET, CREATE)
-        .text(1, table)
-        .text(2, name)
-        .be32(3, flags)
-        .be32(4, key.code)
-        .be32(5, key.bytes)
-        .be32(10, id);
+    let set =
+        table.message(NEW_SET, CREATE).text(2, name).be32(3, flags).be32(4, key.code).be32(5, key.bytes).be32(10, id);
     match data {
         Some(data) => set.be32(6, data.code).be32(7, data.bytes),
         None => set,
@@ -160,8 +174,8 @@ pub(crate) fn new_set(table: &str, name: &str, id: u32, key: Type, data: Option<
 }
 
 /// Keys, each with what it maps to, if it is a map.
-pub(crate) fn new_elements(table: &str, set: &str, elements: &[(Vec<u8>, Option<Vec<u8>>)]) -> Message {
-    message(NEW_ELEMENTS, CREATE).text(1, table).text(2, set).nest(3, |list| {
+pub(crate) fn new_elements(table: Table<'_>, set: &str, elements: &[(Vec<u8>, Option<Vec<u8>>)]) -> Message {
+    table.message(NEW_ELEMENTS, CREATE).text(2, set).nest(3, |list| {
         elements.iter().fold(list, |list, (key, data)| {
             list.nest(LIST_ELEMENT, |element| {
                 let element = element.nest(1, |inner| inner.attr(DATA_VALUE, key));
@@ -175,14 +189,22 @@ pub(crate) fn new_elements(table: &str, set: &str, elements: &[(Vec<u8>, Option<
 }
 
 /// A rule: each expression in turn, until one does not hold.
-pub(crate) fn new_rule(table: &str, chain: &str, expressions: &[Expression<'_>]) -> Message {
-    let rule = message(NEW_RULE, CREATE | APPEND).text(1, table).text(2, chain);
-    rule.nest(4, |list| expressions.iter().fold(list, |list, one| one.write(list)))
+pub(crate) fn new_rule(table: Table<'_>, chain: &str, expressions: &[Expression<'_>]) -> Message {
+    let rule = table.message(NEW_RULE, CREATE | APPEND).text(2, chain);
+    rule.nest(4, |list| expressions.iter().fold(list, |list, one| one.write(list, table.family)))
 }
 
 /// Registers are numbered in words of four bytes: a concatenation lies in neighbouring ones.
 const WORD: u32 = 8;
 const VERDICT: u32 = 0;
+
+/// How many registers of four bytes an address takes.
+pub(crate) fn words_of_address(family: Family) -> u32 {
+    u32::from(family.bits()) / 32
+}
+
+/// Where what a map gives is put, behind every key that there is.
+const MAPPED: u32 = WORD + 8;
 
 /// What a rule does or asks, in registers of four bytes.
 pub(crate) enum Expression<'a> {
@@ -214,9 +236,9 @@ pub(crate) enum Expression<'a> {
     ReversePath,
     /// Go on only if register 0 and following are a key of this set.
     Contained(&'a str),
-    /// Go on only if so, and put what it maps to into register 4 and following.
+    /// Go on only if so, and put aside what it maps to: an address and a port.
     Mapped(&'a str),
-    /// Send it to the address in register 4 and the port in register 5.
+    /// Send it to the address and the port that were put aside.
     DestinationNat,
     /// Give it this machine's address and a random port.
     Masquerade,
@@ -227,13 +249,17 @@ pub(crate) enum Expression<'a> {
 }
 
 impl Expression<'_> {
-    fn write(&self, element: Message) -> Message {
+    fn write(&self, element: Message, family: Family) -> Message {
+        let (source, bytes) = match family {
+            Family::V4 => (12, 4),
+            Family::V6 => (8, 16),
+        };
         match self {
             Expression::InName => meta(element, 6, 0),
             Expression::OutName => meta(element, 7, 0),
             Expression::TransportProtocol(register) => meta(element, 16, *register),
-            Expression::Source(register) => payload(element, *register, 1, 12, 4),
-            Expression::Destination(register) => payload(element, *register, 1, 16, 4),
+            Expression::Source(register) => payload(element, *register, 1, source, bytes),
+            Expression::Destination(register) => payload(element, *register, 1, source + bytes, bytes),
             Expression::DestinationPort(register) => payload(element, *register, 2, 2, 2),
             Expression::Mask(mask) => named(element, "bitwise", |data| {
                 let data = data.be32(1, WORD).be32(2, WORD).be32(3, mask.len() as u32);
@@ -247,12 +273,11 @@ impl Expression<'_> {
             Expression::DestinationKind => named(element, "fib", |data| data.be32(1, WORD).be32(2, 3).be32(3, 2)),
             Expression::ReversePath => named(element, "fib", |data| data.be32(1, WORD).be32(2, 1).be32(3, 1 | 8)),
             Expression::Contained(set) => named(element, "lookup", |data| data.text(1, set).be32(2, WORD)),
-            Expression::Mapped(set) => {
-                named(element, "lookup", |data| data.text(1, set).be32(2, WORD).be32(3, WORD + 4))
-            }
+            Expression::Mapped(set) => named(element, "lookup", |data| data.text(1, set).be32(2, WORD).be32(3, MAPPED)),
             Expression::DestinationNat => named(element, "nat", |data| {
-                let data = data.be32(1, 1).be32(2, u32::from(IPV4));
-                data.be32(3, WORD + 4).be32(4, WORD + 4).be32(5, WORD + 5).be32(6, WORD + 5)
+                let (address, port) = (MAPPED, MAPPED + words_of_address(family));
+                let data = data.be32(1, 1).be32(2, u32::from(family.number()));
+                data.be32(3, address).be32(4, address).be32(5, port).be32(6, port)
             }),
             Expression::Masquerade => named(element, "masq", |data| data.be32(1, 0x10)),
             Expression::Accept => verdict(element, 1),
@@ -299,18 +324,18 @@ pub(crate) fn words(parts: &[Word]) -> Vec<u8> {
 #[derive(Clone, Copy)]
 pub(crate) enum Word {
     Protocol(u8),
-    Address(Ipv4Addr),
+    Address(IpAddr),
     Port(u16),
 }
 
 impl Word {
-    fn bytes(&self) -> [u8; 4] {
+    fn bytes(&self) -> Vec<u8> {
         match self {
-            Word::Protocol(number) => [*number, 0, 0, 0],
-            Word::Address(address) => address.octets(),
+            Word::Protocol(number) => vec![*number, 0, 0, 0],
+            Word::Address(address) => octets(*address),
             Word::Port(port) => {
                 let [high, low] = port.to_be_bytes();
-                [high, low, 0, 0]
+                vec![high, low, 0, 0]
             }
         }
     }

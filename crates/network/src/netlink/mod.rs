@@ -17,8 +17,8 @@ use message::{ACK, DUMP, Message, Received, messages};
 
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
-/// Multicast groups of links, IPv4 addresses and IPv4 routes.
-const ROUTE_GROUPS: u32 = 1 | 1 << 4 | 1 << 6;
+/// Multicast groups of links, and of addresses and routes of both families.
+const ROUTE_GROUPS: u32 = 1 | 1 << 4 | 1 << 6 | 1 << 8 | 1 << 10;
 /// Of changes to the packet filter's tables.
 const FILTER_GROUP: u32 = 1 << 6;
 /// Larger than any part of a dump that the kernel makes.

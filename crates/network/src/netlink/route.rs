@@ -1,10 +1,11 @@
 //! Messages about links, addresses, neighbours and routes.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use super::message::{APPEND, Attributes, CREATE, EXCLUSIVE, Message, REPLACE, Received, i32_at};
+use crate::family::{Family, address as read_ip, octets};
 
 /// Length of the fixed part of a link message.
 pub(crate) const LINK_HEADER: usize = 16;
@@ -38,7 +39,7 @@ const RTM_DELROUTE: u16 = 25;
 const RTM_GETROUTE: u16 = 26;
 pub(super) const RTM_NEWNEIGH: u16 = 28;
 
-pub(super) const INET: u8 = libc::AF_INET as u8;
+const INET: u8 = libc::AF_INET as u8;
 const INET6: u8 = libc::AF_INET6 as u8;
 const MAIN_TABLE: u8 = 254;
 const PROTOCOL_BOOT: u8 = 3;
@@ -165,49 +166,67 @@ pub(crate) const IFA_LOCAL: u16 = 2;
 const IFA_ADDRESS: u16 = 1;
 
 /// An address without a subnet.
-pub(crate) fn new_address(index: u32, address: Ipv4Addr, is_global: bool) -> Message {
+pub(crate) fn new_address(index: u32, address: IpAddr, is_global: bool) -> Message {
     let scope = if is_global { SCOPE_UNIVERSE } else { SCOPE_LINK };
-    about_address(RTM_NEWADDR, CREATE | REPLACE, index, alone(address), scope)
+    about_address(RTM_NEWADDR, CREATE | REPLACE, index, address.into(), scope)
 }
 
 /// An address with its subnet, which the kernel routes to the link.
-pub(crate) fn new_subnet_address(index: u32, address: Ipv4Net) -> Message {
+pub(crate) fn new_subnet_address(index: u32, address: IpNet) -> Message {
     about_address(RTM_NEWADDR, CREATE | REPLACE, index, address, SCOPE_UNIVERSE)
 }
 
-pub(crate) fn delete_address(index: u32, address: Ipv4Addr) -> Message {
-    about_address(RTM_DELADDR, 0, index, alone(address), SCOPE_UNIVERSE)
+pub(crate) fn delete_address(index: u32, address: IpAddr) -> Message {
+    about_address(RTM_DELADDR, 0, index, address.into(), SCOPE_UNIVERSE)
 }
 
-fn alone(address: Ipv4Addr) -> Ipv4Net {
-    Ipv4Net::from(address)
-}
+/// Nobody else can have it, so no second is lost with asking whether somebody does.
+const NO_DUPLICATE_DETECTION: u8 = 2;
 
-fn about_address(kind: u16, flags: u16, index: u32, net: Ipv4Net, scope: u8) -> Message {
-    let (address, mut fixed) = (net.addr(), [INET, net.prefix_len(), 0, scope, 0, 0, 0, 0]);
+fn about_address(kind: u16, flags: u16, index: u32, net: IpNet, scope: u8) -> Message {
+    let family = Family::of_net(&net);
+    let state = if family == Family::V6 { NO_DUPLICATE_DETECTION } else { 0 };
+    let mut fixed = [family.number(), net.prefix_len(), state, scope, 0, 0, 0, 0];
     fixed[4..8].copy_from_slice(&index.to_ne_bytes());
-    let message = Message::new(kind, flags, &fixed);
-    message.attr(IFA_LOCAL, &address.octets()).attr(IFA_ADDRESS, &address.octets())
+    let address = octets(net.addr());
+    Message::new(kind, flags, &fixed).attr(IFA_LOCAL, &address).attr(IFA_ADDRESS, &address)
 }
 
-pub(crate) fn all_addresses() -> Message {
-    Message::new(RTM_GETADDR, 0, &[INET, 0, 0, 0, 0, 0, 0, 0])
+pub(crate) fn all_addresses(family: Family) -> Message {
+    Message::new(RTM_GETADDR, 0, &[family.number(), 0, 0, 0, 0, 0, 0, 0])
 }
 
-/// (link, address, prefix length, whether others may use it)
-pub(crate) fn read_address(received: &Received) -> Option<(u32, Ipv4Addr, u8, bool)> {
+/// An address of a link.
+pub(crate) struct LinkAddress {
+    pub(crate) link: u32,
+    pub(crate) address: IpAddr,
+    pub(crate) prefix: u8,
+    /// Whether others may use it: not of the link or the machine only, and neither about to go nor made up for a while.
+    pub(crate) is_global: bool,
+}
+
+pub(crate) fn read_address(received: &Received) -> Option<LinkAddress> {
+    /// Temporary, failed, deprecated, tentative.
+    const PASSING: u8 = 0x01 | 0x08 | 0x20 | 0x40;
+    let family = Family::numbered(*received.body.first()?)?;
     let local = received.find(ADDRESS_HEADER, IFA_LOCAL).or_else(|| received.find(ADDRESS_HEADER, IFA_ADDRESS))?;
-    let is_global = received.body.get(3) == Some(&SCOPE_UNIVERSE);
-    Some((i32_at(&received.body, 4)? as u32, ipv4(local)?, *received.body.get(1)?, is_global))
+    // For IPv4 the first bit says that the address is a further one of its subnet.
+    let is_passing = family == Family::V6 && received.body.get(2)? & PASSING != 0;
+    Some(LinkAddress {
+        link: i32_at(&received.body, 4)? as u32,
+        address: read_ip(local)?,
+        prefix: *received.body.get(1)?,
+        is_global: received.body.get(3) == Some(&SCOPE_UNIVERSE) && !is_passing,
+    })
 }
 
 /// A neighbour known for good, so that nobody ever asks for it.
-pub(crate) fn new_neighbour(index: u32, address: Ipv4Addr, mac: [u8; 6]) -> Message {
+pub(crate) fn new_neighbour(index: u32, address: IpAddr, mac: [u8; 6]) -> Message {
     let mut fixed = [0; 12];
-    fixed[0] = INET;
+    fixed[0] = Family::of(address).number();
     fixed[4..8].copy_from_slice(&index.to_ne_bytes());
     fixed[8..10].copy_from_slice(&PERMANENT.to_ne_bytes());
-    Message::new(RTM_NEWNEIGH, CREATE | REPLACE, &fixed).attr(1, &address.octets()).attr(2, &mac)
+    Message::new(RTM_NEWNEIGH, CREATE | REPLACE, &fixed).attr(1, &octets(address)).attr(2, &mac)
 }
 
 const RTA_DST: u16 = 1;
@@ -216,49 +235,64 @@ const RTA_GATEWAY: u16 = 5;
 const RTA_PRIORITY: u16 = 6;
 const RTA_PREFSRC: u16 = 7;
 
+/// The fixed part of a message about a route of the main table.
+fn route_header(to: &IpNet, protocol: u8, scope: u8, kind: u8, flags: u8) -> [u8; ROUTE_HEADER] {
+    [Family::of_net(to).number(), to.prefix_len(), 0, 0, MAIN_TABLE, protocol, scope, kind, flags, 0, 0, 0]
+}
+
 /// To one address, straight out of a link.
-pub(crate) fn direct_route(index: u32, address: Ipv4Addr, source: Option<Ipv4Addr>) -> Message {
-    let fixed = [INET, 32, 0, 0, MAIN_TABLE, PROTOCOL_BOOT, SCOPE_LINK, UNICAST, 0, 0, 0, 0];
-    let message =
-        Message::new(RTM_NEWROUTE, CREATE | REPLACE, &fixed).attr(RTA_DST, &address.octets()).u32(RTA_OIF, index);
+pub(crate) fn direct_route(index: u32, address: IpAddr, source: Option<IpAddr>) -> Message {
+    let fixed = route_header(&address.into(), PROTOCOL_BOOT, SCOPE_LINK, UNICAST, 0);
+    let message = Message::new(RTM_NEWROUTE, CREATE | REPLACE, &fixed);
+    let message = message.attr(RTA_DST, &octets(address)).u32(RTA_OIF, index);
     match source {
-        Some(source) => message.attr(RTA_PREFSRC, &source.octets()),
+        Some(source) => message.attr(RTA_PREFSRC, &octets(source)),
         None => message,
     }
 }
 
-pub(crate) fn default_route(index: u32, gateway: Ipv4Addr) -> Message {
-    let fixed = [INET, 0, 0, 0, MAIN_TABLE, PROTOCOL_BOOT, SCOPE_UNIVERSE, UNICAST, 0, 0, 0, 0];
+pub(crate) fn default_route(index: u32, gateway: IpAddr) -> Message {
+    let everywhere = [Family::of(gateway).number(), 0, 0, 0, MAIN_TABLE, PROTOCOL_BOOT, SCOPE_UNIVERSE, UNICAST];
+    let mut fixed = [0; ROUTE_HEADER];
+    fixed[..8].copy_from_slice(&everywhere);
     let message = Message::new(RTM_NEWROUTE, CREATE | APPEND, &fixed);
-    message.attr(RTA_GATEWAY, &gateway.octets()).u32(RTA_OIF, index)
+    message.attr(RTA_GATEWAY, &octets(gateway)).u32(RTA_OIF, index)
 }
 
-pub(crate) fn all_routes() -> Message {
-    Message::new(RTM_GETROUTE, 0, &[INET, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
+pub(crate) fn all_routes(family: Family) -> Message {
+    Message::new(RTM_GETROUTE, 0, &[family.number(), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
 }
 
 /// A route of the main table.
 pub(crate) struct Route {
-    pub(crate) destination: Ipv4Addr,
-    pub(crate) prefix: u8,
+    pub(crate) destination: IpNet,
     pub(crate) link: u32,
-    pub(crate) source: Option<Ipv4Addr>,
+    pub(crate) source: Option<IpAddr>,
     pub(crate) priority: u32,
 }
 
 /// None for routes of other tables and of other types than unicast.
 pub(crate) fn read_route(received: &Received) -> Option<Route> {
-    let (prefix, table, kind) = (*received.body.get(1)?, *received.body.get(4)?, *received.body.get(7)?);
+    let (table, kind) = (*received.body.get(4)?, *received.body.get(7)?);
     if table != MAIN_TABLE || kind != UNICAST {
         return None;
     }
     Some(Route {
-        destination: received.find(ROUTE_HEADER, RTA_DST).and_then(ipv4).unwrap_or(Ipv4Addr::UNSPECIFIED),
-        prefix,
+        destination: destination(received)?,
         link: received.find_u32(ROUTE_HEADER, RTA_OIF)?,
-        source: received.find(ROUTE_HEADER, RTA_PREFSRC).and_then(ipv4),
+        source: received.find(ROUTE_HEADER, RTA_PREFSRC).and_then(read_ip),
         priority: received.find_u32(ROUTE_HEADER, RTA_PRIORITY).unwrap_or(0),
     })
+}
+
+/// Where a route leads to; nothing said is everywhere.
+fn destination(received: &Received) -> Option<IpNet> {
+    let everywhere = match Family::numbered(*received.body.first()?)? {
+        Family::V4 => IpAddr::from([0; 4]),
+        Family::V6 => IpAddr::from([0; 16]),
+    };
+    let network = received.find(ROUTE_HEADER, RTA_DST).and_then(read_ip).unwrap_or(everywhere);
+    IpNet::new(network, *received.body.get(1)?).ok()
 }
 
 /// Who wrote a route is a number of eight bits; nobody in iproute2's list has this one.
@@ -274,7 +308,7 @@ pub(crate) enum Target {
     /// Behind this machine on this link.
     Next {
         link: u32,
-        via: Ipv4Addr,
+        via: IpAddr,
         is_onlink: bool,
         /// The largest packet, where it is less than what the link takes.
         mtu: Option<u32>,
@@ -286,7 +320,7 @@ pub(crate) enum Target {
 /// One of ours, to a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BlockRoute {
-    pub(crate) block: Ipv4Net,
+    pub(crate) block: IpNet,
     pub(crate) target: Target,
 }
 
@@ -310,12 +344,11 @@ impl BlockRoute {
             Target::Next { is_onlink, .. } => (UNICAST, if is_onlink { ONLINK } else { 0 }),
             Target::Nowhere => (UNREACHABLE, 0),
         };
-        let bits = self.block.prefix_len();
-        let fixed = [INET, bits, 0, 0, MAIN_TABLE, PROTOCOL_OURS, SCOPE_UNIVERSE, route_kind, route_flags, 0, 0, 0];
-        let message = Message::new(kind, flags, &fixed).attr(RTA_DST, &self.block.network().octets());
+        let fixed = route_header(&self.block, PROTOCOL_OURS, SCOPE_UNIVERSE, route_kind, route_flags);
+        let message = Message::new(kind, flags, &fixed).attr(RTA_DST, &octets(self.block.network()));
         match self.target {
             Target::Next { link, via, mtu, .. } => {
-                let message = message.attr(RTA_GATEWAY, &via.octets()).u32(RTA_OIF, link);
+                let message = message.attr(RTA_GATEWAY, &octets(via)).u32(RTA_OIF, link);
                 match mtu {
                     Some(mtu) => message.nest(RTA_METRICS, |metrics| metrics.u32(RTAX_MTU, mtu)),
                     None => message,
@@ -331,18 +364,17 @@ impl BlockRoute {
         if byte(4)? != MAIN_TABLE || byte(5)? != PROTOCOL_OURS {
             return None;
         }
-        let network = received.find(ROUTE_HEADER, RTA_DST).and_then(ipv4).unwrap_or(Ipv4Addr::UNSPECIFIED);
         let target = if byte(7)? == UNREACHABLE {
             Target::Nowhere
         } else {
             Target::Next {
                 link: received.find_u32(ROUTE_HEADER, RTA_OIF)?,
-                via: received.find(ROUTE_HEADER, RTA_GATEWAY).and_then(ipv4)?,
+                via: received.find(ROUTE_HEADER, RTA_GATEWAY).and_then(read_ip)?,
                 is_onlink: byte(8)? & ONLINK != 0,
                 mtu: metric_mtu(received),
             }
         };
-        Some(BlockRoute { block: Ipv4Net::new(network, byte(1)?).ok()?, target })
+        Some(BlockRoute { block: destination(received)?, target })
     }
 }
 
@@ -367,11 +399,21 @@ pub(crate) fn link_change(received: &Received) -> Option<LinkChange> {
     })
 }
 
-/// The name that an address which came or went has, usually that of its link; None if it is about something else.
-pub(crate) fn address_change(received: &Received) -> Option<String> {
+/// What a notification says of an address that came or went.
+pub(crate) struct AddressChange {
+    /// Usually the name of its link; only addresses of IPv4 have one.
+    pub(crate) label: Option<String>,
+    pub(crate) address: Option<IpAddr>,
+}
+
+/// None if it is about something else.
+pub(crate) fn address_change(received: &Received) -> Option<AddressChange> {
     const IFA_LABEL: u16 = 3;
     let is_address = [RTM_NEWADDR, RTM_DELADDR].contains(&received.kind);
-    is_address.then(|| received.find_text(ADDRESS_HEADER, IFA_LABEL).unwrap_or_default())
+    is_address.then(|| AddressChange {
+        label: received.find_text(ADDRESS_HEADER, IFA_LABEL),
+        address: read_address(received).map(|found| found.address),
+    })
 }
 
 pub(crate) fn is_removed_route(received: &Received) -> bool {
@@ -379,9 +421,10 @@ pub(crate) fn is_removed_route(received: &Received) -> bool {
 }
 
 /// How the kernel would reach an address.
-pub(crate) fn lookup(address: Ipv4Addr) -> Message {
-    let fixed = [INET, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    Message::new(RTM_GETROUTE, 0, &fixed).attr(RTA_DST, &address.octets())
+pub(crate) fn lookup(address: IpAddr) -> Message {
+    let family = Family::of(address);
+    let fixed = [family.number(), family.bits(), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    Message::new(RTM_GETROUTE, 0, &fixed).attr(RTA_DST, &octets(address))
 }
 
 /// What a lookup found.
@@ -412,8 +455,4 @@ fn metric_mtu(received: &Received) -> Option<u32> {
     let metrics = received.find(ROUTE_HEADER, RTA_METRICS)?;
     let (_, value) = Attributes(metrics).find(|(kind, _)| *kind == RTAX_MTU)?;
     i32_at(value, 0).filter(|mtu| *mtu > 0).map(|mtu| mtu as u32)
-}
-
-pub(super) fn ipv4(bytes: &[u8]) -> Option<Ipv4Addr> {
-    <[u8; 4]>::try_from(bytes).ok().map(Ipv4Addr::from)
 }

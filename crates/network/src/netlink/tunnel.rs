@@ -1,17 +1,19 @@
 //! Messages about a VXLAN link: itself, who is behind which hardware address, and on which machine that is.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use super::message::{Attributes, CREATE, EXCLUSIVE, Message, REPLACE, Received, i32_at};
 use super::route::{
-    IFLA_ADDRESS, IFLA_IFNAME, IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_LINKINFO, IFLA_MTU, INET, LINK_HEADER, PERMANENT,
-    RTM_NEWLINK, RTM_NEWNEIGH, ipv4, link,
+    IFLA_ADDRESS, IFLA_IFNAME, IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_LINKINFO, IFLA_MTU, LINK_HEADER, PERMANENT,
+    RTM_NEWLINK, RTM_NEWNEIGH, link,
 };
+use crate::family::{Family, address as read_ip, octets};
 
 const VXLAN_ID: u16 = 1;
 const VXLAN_LOCAL: u16 = 4;
 const VXLAN_LEARNING: u16 = 7;
 const VXLAN_PORT: u16 = 15;
+const VXLAN_LOCAL6: u16 = 17;
 const VXLAN_UDP_CSUM: u16 = 18;
 
 const RTM_DELNEIGH: u16 = 29;
@@ -27,7 +29,7 @@ const NDA_LLADDR: u16 = 2;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Vxlan {
     pub(crate) vni: u32,
-    pub(crate) local: Ipv4Addr,
+    pub(crate) local: IpAddr,
     pub(crate) port: u16,
     pub(crate) mac: [u8; 6],
 }
@@ -38,10 +40,14 @@ pub(crate) struct Vxlan {
 /// check both at once, and large segments stay whole up to the link; switching the link's own checksums off would give that up.
 pub(crate) fn new_vxlan(name: &str, vxlan: &Vxlan, mtu: u32) -> Message {
     let message = link(RTM_NEWLINK, CREATE | EXCLUSIVE, 0, false);
+    let local = match vxlan.local {
+        IpAddr::V4(_) => VXLAN_LOCAL,
+        IpAddr::V6(_) => VXLAN_LOCAL6,
+    };
     message.text(IFLA_IFNAME, name).u32(IFLA_MTU, mtu).attr(IFLA_ADDRESS, &vxlan.mac).nest(IFLA_LINKINFO, |info| {
         info.attr(IFLA_INFO_KIND, b"vxlan").nest(IFLA_INFO_DATA, |data| {
             data.u32(VXLAN_ID, vxlan.vni)
-                .attr(VXLAN_LOCAL, &vxlan.local.octets())
+                .attr(local, &octets(vxlan.local))
                 .attr(VXLAN_LEARNING, &[0])
                 .attr(VXLAN_PORT, &vxlan.port.to_be_bytes())
                 .attr(VXLAN_UDP_CSUM, &[1])
@@ -60,7 +66,7 @@ pub(crate) fn read_vxlan(received: &Received) -> Option<Vxlan> {
     let data = of(info, IFLA_INFO_DATA)?;
     Some(Vxlan {
         vni: i32_at(of(data, VXLAN_ID)?, 0)? as u32,
-        local: of(data, VXLAN_LOCAL).and_then(ipv4).unwrap_or(Ipv4Addr::UNSPECIFIED),
+        local: of(data, VXLAN_LOCAL).or_else(|| of(data, VXLAN_LOCAL6)).and_then(read_ip)?,
         port: u16::from_be_bytes(of(data, VXLAN_PORT)?.try_into().ok()?),
         mac: received.find(LINK_HEADER, IFLA_ADDRESS)?.try_into().ok()?,
     })
@@ -69,21 +75,21 @@ pub(crate) fn read_vxlan(received: &Received) -> Option<Vxlan> {
 /// An address and a hardware address. As a neighbour: this address has this hardware. As a forwarding entry: this hardware is at this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Pairing {
-    pub(crate) address: Ipv4Addr,
+    pub(crate) address: IpAddr,
     pub(crate) mac: [u8; 6],
 }
 
-/// Which of the two tables.
+/// Which of the tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Table {
-    Neighbours,
+    Neighbours(Family),
     Forwarding,
 }
 
 impl Table {
     fn fixed(self, index: u32) -> [u8; NEIGHBOUR_HEADER] {
         let (family, flags) = match self {
-            Table::Neighbours => (INET, 0),
+            Table::Neighbours(family) => (family.number(), 0),
             Table::Forwarding => (BRIDGE, SELF),
         };
         let mut fixed = [0; NEIGHBOUR_HEADER];
@@ -96,7 +102,7 @@ impl Table {
 
     fn entry(self, kind: u16, flags: u16, index: u32, pairing: &Pairing) -> Message {
         let message = Message::new(kind, flags, &self.fixed(index));
-        message.attr(NDA_DST, &pairing.address.octets()).attr(NDA_LLADDR, &pairing.mac)
+        message.attr(NDA_DST, &octets(pairing.address)).attr(NDA_LLADDR, &pairing.mac)
     }
 
     /// Makes or replaces an entry.
@@ -123,7 +129,7 @@ impl Table {
             return None;
         }
         Some(Pairing {
-            address: received.find(NEIGHBOUR_HEADER, NDA_DST).and_then(ipv4)?,
+            address: received.find(NEIGHBOUR_HEADER, NDA_DST).and_then(read_ip)?,
             mac: received.find(NEIGHBOUR_HEADER, NDA_LLADDR)?.try_into().ok()?,
         })
     }

@@ -31,7 +31,7 @@ impl Host {
     /// further calls do nothing.
     pub fn offload(&self, peers: &[PeerState]) -> Result<()> {
         let mut short = self.short();
-        let is_wanted = short.offload.is_some() || peers.iter().any(|peer| peer.reach != Reach::Nowhere);
+        let is_wanted = short.offload.is_some() || peers.iter().any(|peer| !peer.is_lost());
         if short.is_refused || !is_wanted {
             return Ok(());
         }
@@ -58,8 +58,8 @@ impl Host {
     /// The links by which these peers are reached.
     fn wires(&self, socket: &Socket, peers: &[PeerState]) -> Result<BTreeSet<u32>> {
         let mut wires = BTreeSet::new();
-        for peer in peers {
-            if let Reach::Route { link } = &peer.reach {
+        for way in peers.iter().flat_map(|peer| &peer.ways) {
+            if let Reach::Route { link } = &way.reach {
                 wires.insert(number(socket, link)?);
             }
         }
@@ -107,7 +107,7 @@ impl Host {
 
 impl Short {
     fn load(&mut self, host: &Host) -> Result<()> {
-        let loaded = Offload::load(&[host.config().range.into()]);
+        let loaded = Offload::load(&host.config().ranges.iter().collect::<Vec<_>>());
         self.is_refused = loaded.is_err();
         self.offload = Some(loaded.doing(|| "load the programs that offload flows".into())?);
         match fs::write(LIBERAL, "1") {

@@ -4,14 +4,14 @@ mod lab;
 mod mesh;
 mod offload;
 
-use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::net::{TcpListener, UdpSocket};
 
 use lab::{Machine, answer, ask, ask_udp, echo_udp, isolated, run};
-use network::{Config, Host, HostPort, Protocol};
+use network::{Config, Family, Host, HostPort, Protocol};
 
 fn host() -> Host {
-    let range = "10.77.0.0/16".parse().expect("a range");
-    Host::open(Config { prefix: "plt".into(), table: "podling-test".into(), range }).expect("open")
+    let ranges = "10.77.0.0/16".parse().expect("a range");
+    Host::open(Config { prefix: "plt".into(), table: "podling-test".into(), ranges }).expect("open")
 }
 
 /// This machine with an uplink 192.0.2.1, and one outside of it with 192.0.2.2 that knows no way to the pods.
@@ -28,7 +28,7 @@ fn with_outside() -> Machine {
 }
 
 fn attach(host: &Host, name: &str, address: &str) -> Machine {
-    Machine::attached(&host.attachment(name, address.parse().expect("address")).expect("attachment"))
+    Machine::attached(&host.attachment(name, &[address.parse().expect("address")]).expect("attachment"))
 }
 
 #[test]
@@ -59,7 +59,7 @@ fn pods_outlive_the_address_of_their_machine() {
         host.apply(&[]).expect("apply");
         let a = attach(&host, "a", "10.77.0.5");
         a.serve(80);
-        let pods = [("a".to_owned(), Ipv4Addr::new(10, 77, 0, 5)), ("gone".to_owned(), Ipv4Addr::new(10, 77, 0, 6))];
+        let pods = [("a", 5), ("gone", 6)].map(|(name, number)| (name.to_owned(), vec![[10, 77, 0, number].into()]));
         assert_eq!(host.reconnect(&pods).expect("nothing to do"), 0);
         run("ip addr flush dev up0 && ip addr add 192.0.2.9/24 dev up0 && ip route replace default via 192.0.2.2");
         assert!(ask("10.77.0.5:80").is_err(), "the kernel has taken the route away");
@@ -75,7 +75,7 @@ fn a_machine_without_addresses_works_too() {
         run("ip link set lo up");
         let host = host();
         host.apply(&[]).expect("apply");
-        assert_eq!(network::node_address().unwrap_or(Ipv4Addr::BROADCAST), Ipv4Addr::LOCALHOST);
+        assert_eq!(network::node_address_of(Family::V4).expect("look"), None);
         let (a, b) = (attach(&host, "a", "10.77.0.5"), attach(&host, "b", "10.77.0.6"));
         a.serve(80);
         assert_eq!(b.ask("10.77.0.5:80").expect("pod to pod"), "10.77.0.6");
@@ -92,13 +92,13 @@ fn ports_of_the_machine_lead_inside() {
             protocol,
             host_address,
             host_port,
-            address: Ipv4Addr::new(10, 77, 0, 5),
+            address: [10, 77, 0, 5].into(),
             port,
         };
         let ports = [
             port(Protocol::Tcp, None, 8080, 80),
             port(Protocol::Udp, None, 8080, 53),
-            port(Protocol::Tcp, Some(Ipv4Addr::LOCALHOST), 9090, 80),
+            port(Protocol::Tcp, Some([127, 0, 0, 1].into()), 9090, 80),
         ];
         host.apply(&ports).expect("apply");
         let a = attach(&host, "a", "10.77.0.5");
@@ -127,7 +127,7 @@ fn what_nft_sees_is_what_we_meant() {
             protocol: Protocol::Tcp,
             host_address: None,
             host_port: 8080,
-            address: Ipv4Addr::new(10, 77, 0, 5),
+            address: [10, 77, 0, 5].into(),
             port: 80,
         };
         host.apply(std::slice::from_ref(&port)).expect("apply");

@@ -1,8 +1,8 @@
 //! Three machines on one link and two behind a router, each with a block and an attachment: everybody reaches everybody.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{IpAddr, TcpListener};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use network::mesh::vni;
 use network::{Backend, Config, Host, Own, Peer, PeerState, Reach, Socket};
 use testkit::lab::{self, Lab, Namespace, Wire};
@@ -16,7 +16,7 @@ pub(crate) struct Node {
     pub(crate) own: Own,
     name: String,
     pub(crate) pod: Namespace,
-    pub(crate) pod_address: Ipv4Addr,
+    pub(crate) pod_address: IpAddr,
 }
 
 struct Cluster {
@@ -34,12 +34,12 @@ impl Node {
         let config = Config {
             prefix: prefix.into(),
             table: format!("podling-{prefix}"),
-            range: format!("{range}.0.0/16").parse().expect("a range"),
+            ranges: format!("{range}.0.0/16").parse().expect("a range"),
         };
         let host = Host::open(config).expect("open");
-        let block: Ipv4Net = format!("{range}.{number}.64/26").parse().expect("a block");
-        let own = Own { address: machine.address(), blocks: vec![block], vni: vni(prefix) };
-        let pod_address = Ipv4Addr::from(u32::from(block.network()) + 1);
+        let block: IpNet = format!("{range}.{number}.64/26").parse().expect("a block");
+        let own = Own { addresses: vec![machine.address().into()], blocks: vec![block], vni: vni(prefix) };
+        let pod_address = nth(&block, 1);
         let pod = Namespace::new().expect("a namespace");
         let node = Node { machine, host, own, name: format!("n{number}"), pod, pod_address };
         node.inside(|| node.host.apply(&[]).expect("apply"));
@@ -53,7 +53,7 @@ impl Node {
     /// The attachment's MTU follows the ways there are, so this comes after them.
     pub(crate) fn attach(&self) {
         let (outer, attachment) = self.inside(|| {
-            let attachment = self.host.attachment(&self.name, self.pod_address).expect("attachment");
+            let attachment = self.host.attachment(&self.name, &[self.pod_address]).expect("attachment");
             (Socket::route().expect("socket"), attachment)
         });
         self.pod.inside(|| network::attach::perform(&outer, &attachment).expect("attach"));
@@ -64,7 +64,12 @@ impl Node {
     }
 
     pub(crate) fn peer(&self) -> Peer {
-        Peer { name: self.name.clone(), address: self.own.address, blocks: self.own.blocks.clone(), path_mtu: None }
+        Peer {
+            name: self.name.clone(),
+            addresses: self.own.addresses.clone(),
+            blocks: self.own.blocks.clone(),
+            path_mtu: None,
+        }
     }
 
     pub(crate) fn mesh(&self, peers: &[Peer], backend: Backend) -> Vec<PeerState> {
@@ -75,7 +80,7 @@ impl Node {
         self.machine.namespace().run(line).expect("it runs")
     }
 
-    pub(crate) fn ask(&self, address: Ipv4Addr, port: u16) -> String {
+    pub(crate) fn ask(&self, address: IpAddr, port: u16) -> String {
         self.pod.inside(|| sockets::ask(&format!("{address}:{port}"))).expect("an answer")
     }
 }
@@ -113,6 +118,15 @@ impl Cluster {
     }
 }
 
+/// The address of this number in a block.
+fn nth(block: &IpNet, number: usize) -> IpAddr {
+    let mut hosts = match block {
+        IpNet::V4(block) => block.hosts().map(IpAddr::from).take(100).collect::<Vec<_>>(),
+        IpNet::V6(block) => block.hosts().map(IpAddr::from).skip(1).take(100).collect(),
+    };
+    hosts.swap_remove(number - 1)
+}
+
 /// Whether to go on.
 pub(crate) fn is_possible() -> bool {
     let obstacle = lab::obstacle();
@@ -131,15 +145,15 @@ fn routes_on_a_link_and_a_tunnel_across_a_router() {
     cluster.everyone_reaches_everyone();
     let [first, second, .., last] = cluster.nodes.as_slice() else { panic!("five nodes") };
     // Machines on the link see who speaks; across a router the machine speaks for its own, since routers may know its address only.
-    assert_eq!(first.ask(second.own.address, 81), first.pod_address.to_string());
-    assert_eq!(first.ask(last.own.address, 81), first.own.address.to_string());
+    assert_eq!(first.ask(second.own.addresses[0], 81), first.pod_address.to_string());
+    assert_eq!(first.ask(last.own.addresses[0], 81), first.own.addresses[0].to_string());
     let routes = first.run("ip route");
-    let direct = format!("{} via {} dev eth0", second.own.blocks[0], second.own.address);
+    let direct = format!("{} via {} dev eth0", second.own.blocks[0], second.own.addresses[0]);
     assert!(routes.contains(&direct), "{direct} is not in\n{routes}");
     let tunnelled = format!("{} via {} dev pltvx", last.own.blocks[0], last.own.blocks[0].network());
     assert!(routes.contains(&tunnelled), "{tunnelled} is not in\n{routes}");
     assert!(routes.contains(&format!("unreachable {}", first.own.blocks[0])), "{routes}");
-    let nobody = Ipv4Addr::from(u32::from(first.own.blocks[0].network()) + 9);
+    let nobody = nth(&first.own.blocks[0], 9);
     let refused = second.pod.inside(|| sockets::ask(&format!("{nobody}:80"))).expect_err("nobody has that address");
     assert_eq!(refused.kind(), std::io::ErrorKind::HostUnreachable);
 }
@@ -184,7 +198,7 @@ fn who_vanishes_leaves_no_route_and_the_last_leaves_nothing() {
         "{routes}"
     );
     // A second block, and another address.
-    let moved = Peer { address: Ipv4Addr::new(198, 18, 1, 77), ..b.peer() };
+    let moved = Peer { addresses: vec![[198, 18, 1, 77].into()], ..b.peer() };
     let grown = Peer { blocks: vec![moved.blocks[0], "10.42.7.0/26".parse().expect("a block")], ..moved };
     a.mesh(std::slice::from_ref(&grown), Backend::Auto);
     let routes = a.run("ip route");
@@ -212,14 +226,14 @@ fn two_clusters_on_the_same_machines() {
     let twin = |of: &Node, number| Node::on(of.machine.clone(), "qlt", "10.43", number);
     let (c, d) = (twin(&a, 0), twin(&b, 1));
     for (one, other) in [(&a, &b), (&b, &a), (&c, &d), (&d, &c)] {
-        assert!(matches!(one.mesh(&[other.peer()], Backend::Auto)[0].reach, Reach::Vxlan { .. }));
+        assert!(matches!(one.mesh(&[other.peer()], Backend::Auto)[0].ways[0].reach, Reach::Vxlan { .. }));
     }
     a.attach();
     b.attach();
     // Port 81 of the machine is taken by the first cluster's test.
     for node in [&c, &d] {
         let (outer, attachment) = node.inside(|| {
-            (Socket::route().expect("socket"), node.host.attachment("x", node.pod_address).expect("attachment"))
+            (Socket::route().expect("socket"), node.host.attachment("x", &[node.pod_address]).expect("attachment"))
         });
         node.pod.inside(|| network::attach::perform(&outer, &attachment).expect("attach"));
         sockets::answer(node.pod.inside(|| TcpListener::bind("0.0.0.0:80").expect("bind")));
@@ -264,8 +278,8 @@ fn what_a_path_takes_is_found_and_told() {
     let cluster = Cluster::new(Backend::Auto);
     cluster.lab.set_backbone_mtu(1400).expect("narrow");
     let [first, second, third, fourth, last] = cluster.nodes.as_slice() else { panic!("five nodes") };
-    let nobody = Ipv4Addr::new(198, 18, 1, 200);
-    let all = [second, last].map(|node| node.own.address);
+    let nobody = IpAddr::from([198, 18, 1, 200]);
+    let all = [second, last].map(|node| node.own.addresses[0]);
     let look = || first.inside(|| network::probe::largest(&[all[0], all[1], nobody]).expect("look"));
     assert_eq!(look(), [Some(1500), Some(1400), None]);
     // Also where nobody tells who sends too much.
@@ -286,7 +300,7 @@ fn what_a_path_takes_is_found_and_told() {
         peer.path_mtu = Some(1400);
     }
     let states = first.mesh(&peers, Backend::Auto);
-    assert_eq!(states.iter().map(|state| state.mtu).collect::<Vec<_>>(), [1500, 1500, 1350, 1350]);
+    assert_eq!(states.iter().map(|state| state.ways[0].mtu).collect::<Vec<_>>(), [1500, 1500, 1350, 1350]);
     let full = first.run("ip route");
     assert_eq!(first.mesh(&peers, Backend::Auto).len(), 4);
     assert_eq!(first.run("ip route"), full, "the same again changes something");
@@ -377,5 +391,5 @@ fn what_others_take_away_is_heard_and_put_back() {
     assert!(heard(&routes));
     lead();
     b.mesh(&[a.peer()], Backend::Auto);
-    assert!(a.run("ip route").contains(&format!("{} via {} dev eth0", b.own.blocks[0], b.own.address)));
+    assert!(a.run("ip route").contains(&format!("{} via {} dev eth0", b.own.blocks[0], b.own.addresses[0])));
 }

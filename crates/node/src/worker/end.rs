@@ -115,9 +115,7 @@ impl Worker {
             tracing::debug!(pod = self.pod.label(), "sandbox removed");
         }
         volume::remove(&self.paths.directory).await?;
-        if let Some(address) = self.address {
-            self.shared.addresses.release(address);
-        }
+        self.shared.addresses.release(&self.addresses);
         Ok(())
     }
 

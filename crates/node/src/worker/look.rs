@@ -84,14 +84,14 @@ impl Worker {
         let now = Timestamp::now();
         let names = self.names();
         let containers = names.iter().map(|name| self.seen(name, &states, now)).collect();
-        let host = self.pod.uses_host_network();
-        let address =
-            if host { Some(self.shared.node_address().to_string()) } else { self.address.map(|a| a.to_string()) };
+        let node_addresses = self.shared.node_addresses();
+        let own = if self.pod.uses_host_network() { &node_addresses } else { &self.addresses };
+        let has_some = self.sandbox.is_some() || self.is_torn_down || !self.former.is_empty();
         View {
             containers,
             has_sandbox: self.sandbox.as_ref().is_some_and(|sandbox| sandbox.is_alive()),
-            address: address.filter(|_| self.sandbox.is_some() || self.is_torn_down || !self.former.is_empty()),
-            node_address: self.shared.node_address().to_string(),
+            addresses: if has_some { own.clone() } else { Vec::new() },
+            node_addresses,
             started: self.started,
             verdict: self.verdict.clone(),
         }

@@ -66,12 +66,10 @@ impl Worker {
     }
 
     async fn raise_sandbox(&mut self) -> Result<(), Error> {
-        let (network, address) = self.network().await?;
-        spec::write_files(&self.pod, &self.paths, &address)?;
+        let network = self.network().await?;
+        spec::write_files(&self.pod, &self.paths, &self.addresses)?;
         let sandbox = self.shared.runtime.create_sandbox(self.sandbox_spec(network)).await?;
-        if let Some(address) = self.address
-            && let Err(error) = self.shared.addresses.open_ports(&self.pod, address)
-        {
+        if let Err(error) = self.shared.addresses.open_ports(&self.pod, &self.addresses) {
             sandbox.remove().await?;
             return Err(error);
         }
@@ -84,7 +82,7 @@ impl Worker {
     }
 
     fn offload(&self) {
-        if self.address.is_some()
+        if !self.addresses.is_empty()
             && let Err(error) = self.shared.addresses.offload_attachment(self.pod.uid())
         {
             tracing::warn!(error = error.chain(), pod = self.pod.name(), "its packets go by the machine's rules");
@@ -136,24 +134,21 @@ impl Worker {
         Ok(())
     }
 
-    pub(super) async fn network(&mut self) -> Result<(Network, String), Error> {
+    pub(super) async fn network(&mut self) -> Result<Network, Error> {
         if self.pod.uses_host_network() {
-            return Ok((Network::Host, self.shared.node_address().to_string()));
+            return Ok(Network::Host);
         }
         self.shared.ensure_known().await?;
-        let Allocated { address, has_new_block } = self.shared.addresses.allocate().await?;
-        self.address = Some(address);
+        let Allocated { addresses, has_new_block } = self.shared.addresses.allocate().await?;
+        self.addresses = addresses;
         if has_new_block {
             self.shared.tell_blocks().await?;
         }
-        let attachment = self.shared.addresses.attachment(self.pod.uid(), address)?;
-        Ok((Network::Attached(attachment), address.to_string()))
+        Ok(Network::Attached(self.shared.addresses.attachment(self.pod.uid(), &self.addresses)?))
     }
 
     pub(super) fn release_address(&mut self) {
-        if let Some(address) = self.address.take() {
-            self.shared.addresses.release(address);
-        }
+        self.shared.addresses.release(&std::mem::take(&mut self.addresses));
     }
 
     pub(super) fn sandbox_spec(&self, network: Network) -> SandboxSpec {
@@ -165,8 +160,9 @@ impl Worker {
             (annotation::POD_NAMESPACE.to_owned(), pod.namespace().to_owned()),
             (annotation::POD_NAME.to_owned(), pod.name().to_owned()),
         ]);
-        if let Some(address) = self.address {
-            annotations.insert(annotation::ADDRESS.to_owned(), address.to_string());
+        if !self.addresses.is_empty() {
+            let all: Vec<String> = self.addresses.iter().map(ToString::to_string).collect();
+            annotations.insert(annotation::ADDRESSES.to_owned(), all.join(","));
         }
         SandboxSpec {
             id: pod.uid().to_owned(),
@@ -298,11 +294,12 @@ impl Worker {
     }
 
     pub(super) fn surroundings(&self) -> Surroundings {
-        let own = self.address.map(|address| address.to_string());
+        let node_addresses = self.shared.node_addresses();
+        let has_own = !self.addresses.is_empty();
         Surroundings {
             node_name: self.shared.node_name.clone(),
-            node_address: self.shared.node_address().to_string(),
-            pod_address: own.unwrap_or_else(|| self.shared.node_address().to_string()),
+            pod_addresses: if has_own { self.addresses.clone() } else { node_addresses.clone() },
+            node_addresses,
             capacity: self.shared.capacity,
         }
     }

@@ -1,6 +1,6 @@
 //! Where a node can be reached: the port on which it listens, and the connections that it keeps ready. Both follow its address.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -47,16 +47,17 @@ impl Presence {
     pub(super) async fn run(
         mut self,
         listener: Listener,
-        mut address: watch::Receiver<Ipv4Addr>,
+        mut addresses: watch::Receiver<Vec<IpAddr>>,
         mut shutdown: watch::Receiver<bool>,
     ) {
         let mut here = self.at(Some(listener));
         loop {
             tokio::select! {
                 () = client::stopped(&mut shutdown) => break,
-                Ok(()) = address.changed() => {}
+                Ok(()) = addresses.changed() => {}
             }
-            let next = *address.borrow_and_update();
+            let next = addresses.borrow_and_update().first().copied();
+            let Some(next) = next.filter(|next| *next != self.facts.node_address) else { continue };
             let listener = self.bind(next).await;
             // The calls that are under way have lost their address.
             tokio::spawn(std::mem::replace(&mut here, self.at(listener)).leave());
@@ -65,7 +66,7 @@ impl Presence {
     }
 
     /// Listens at an address, on the port that others know. A node that cannot is reached over the connections that it keeps.
-    async fn bind(&mut self, address: Ipv4Addr) -> Option<Listener> {
+    async fn bind(&mut self, address: IpAddr) -> Option<Listener> {
         (self.facts.node_address, self.facts.listen) = (address, SocketAddr::from((address, self.facts.listen.port())));
         if let Err(error) = self.place.keep(&self.facts) {
             tracing::warn!("keeping the node's address: {error:#}");

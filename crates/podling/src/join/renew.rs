@@ -1,6 +1,6 @@
 //! Renews a node's certificates when two thirds of their time are over.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -25,8 +25,8 @@ pub(super) struct Renewal {
     pub(super) client: Client,
     pub(super) node: String,
     pub(super) usage: Usage,
-    /// The node's address, where the certificate names it.
-    pub(super) address: Option<watch::Receiver<Ipv4Addr>>,
+    /// The node's addresses, where the certificate names them.
+    pub(super) addresses: Option<watch::Receiver<Vec<IpAddr>>>,
     pub(super) file: PathBuf,
     pub(super) keys: Arc<Keys>,
 }
@@ -47,7 +47,7 @@ impl Renewal {
                 tokio::select! {
                     () = client::stopped(&mut shutdown) => return,
                     () = tokio::time::sleep(wait.min(LOOK)) => continue,
-                    () = moved(&mut self.address) => is_old = true,
+                    () = moved(&mut self.addresses) => is_old = true,
                 }
             }
             tokio::select! {
@@ -70,8 +70,8 @@ impl Renewal {
     }
 
     async fn renew(&self) -> anyhow::Result<Credential> {
-        let address = self.address.as_ref().map(|address| address.borrow().to_string());
-        let names = address.map_or_else(Vec::new, |address| vec![self.node.clone(), address]);
+        let addresses = self.addresses.as_ref().map(|addresses| addresses.borrow().clone());
+        let names = addresses.map_or_else(Vec::new, |addresses| names(&self.node, &addresses));
         let credential = enroll::certificate(&self.client, &self.node, self.usage, &names, None).await?;
         enroll::write(&self.file, &credential)?;
         self.keys.replace(&credential)?;
@@ -80,10 +80,15 @@ impl Renewal {
     }
 }
 
-/// Resolves when the node has another address; never, when there will be none.
-async fn moved(address: &mut Option<watch::Receiver<Ipv4Addr>>) {
-    let changed = match address {
-        Some(address) => address.changed().await.is_ok(),
+/// What the certificate of a node that listens names.
+pub(super) fn names(node: &str, addresses: &[IpAddr]) -> Vec<String> {
+    std::iter::once(node.to_owned()).chain(addresses.iter().map(ToString::to_string)).collect()
+}
+
+/// Resolves when the node has other addresses; never, when there will be none.
+async fn moved(addresses: &mut Option<watch::Receiver<Vec<IpAddr>>>) {
+    let changed = match addresses {
+        Some(addresses) => addresses.changed().await.is_ok(),
         None => false,
     };
     if !changed {

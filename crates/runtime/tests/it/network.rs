@@ -83,8 +83,8 @@ async fn starting_is_fast() {
 /// As an agent would give it: this crate knows nothing of what is in it.
 fn attached(number: u8) -> SandboxSpec {
     let attachment = serde_json::json!({
-        "link": "eth0", "host_link": format!("plr{number}"), "address": format!("10.78.0.{number}"), "gateway": "169.254.1.1",
-        "host_address": null, "mtu": 1500,
+        "link": "eth0", "host_link": format!("plr{number}"), "mtu": 1500,
+        "addresses": [{"address": format!("10.78.0.{number}"), "gateway": "169.254.1.1", "host_address": null}],
     });
     let network = Network::Attached(attachment);
     SandboxSpec { id: format!("pod{number}"), hostname: format!("host{number}"), network, ..SandboxSpec::default() }
