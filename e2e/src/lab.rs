@@ -1,11 +1,11 @@
 //! Machines that run podling: the first is a cluster's server, the others are made its nodes. What they are and how they are wired is
 //! `testkit`'s lab.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use testkit::lab::{self, Machine};
+use testkit::lab::{self, Families, Machine};
 
 use crate::cluster::podling;
 use crate::finger::Finger;
@@ -34,12 +34,20 @@ impl Lab {
     /// # Panics
     /// When the kernel refuses.
     pub fn with_far(near: usize, far: usize) -> Option<Self> {
+        Self::with_families(near, far, Families::V4)
+    }
+
+    /// The same, of machines with such addresses.
+    ///
+    /// # Panics
+    /// When the kernel refuses.
+    pub fn with_families(near: usize, far: usize, families: Families) -> Option<Self> {
         if let Some(reason) = lab::obstacle() {
             eprintln!("SKIPPED: {reason}");
             return None;
         }
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let mut wires = lab::Lab::new().expect("a lab");
+        let mut wires = lab::Lab::of(families).expect("a lab");
         let mut machines = Vec::new();
         for count in [near, far] {
             let wire = wires.wire().expect("a wire");
@@ -64,9 +72,14 @@ impl Lab {
         self.machine(number).address()
     }
 
+    /// All those addresses.
+    pub fn addresses(&self, number: usize) -> Vec<IpAddr> {
+        self.machine(number).addresses()
+    }
+
     /// Where the server is.
     pub fn server(&self) -> String {
-        format!("https://{}:6443", self.address(1))
+        format!("https://{}", SocketAddr::new(self.addresses(1)[0], 6443))
     }
 
     /// Gives a machine the address of this number, instead of the one it has.
@@ -187,7 +200,8 @@ impl Lab {
     pub fn serve(&self, verb: &str, options: &[&str]) {
         let kubeconfig = self.path("kubeconfig");
         let kubeconfig = kubeconfig.to_string_lossy();
-        let fixed = [verb, "--detach", "--kubeconfig", &kubeconfig, "--listen", "0.0.0.0:6443", "--node-name", "m1"];
+        let listen = if self.addresses(1)[0].is_ipv4() { "0.0.0.0:6443" } else { "[::]:6443" };
+        let fixed = [verb, "--detach", "--kubeconfig", &kubeconfig, "--listen", listen, "--node-name", "m1"];
         self.podling(1, &[&fixed, options].concat()).ok();
     }
 

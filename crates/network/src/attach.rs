@@ -1,6 +1,6 @@
 //! One pair of links: how a network namespace is joined to the machine's routing.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsRawFd;
@@ -111,6 +111,10 @@ fn set_up_inside(inside: &Socket, attachment: &Attachment) -> Result<u32> {
         .request(vec![route::without_link_local(index)])
         .or_else(ignore_unsupported)
         .doing(|| "configure the inner link".into())?;
+    if attachment.addresses.iter().any(|it| it.address.is_ipv6()) {
+        let path = format!("/proc/sys/net/ipv6/conf/{}/accept_ra", attachment.link);
+        fs::write(&path, "0").doing(|| format!("write {path}"))?;
+    }
     let mut steps = vec![route::link_up(1), route::link_up(index)];
     for Address { address, gateway, .. } in &attachment.addresses {
         steps.push(route::new_address(index, *address, true));

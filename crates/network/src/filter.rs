@@ -3,7 +3,7 @@
 //! A verdict "accept" ends one chain only. Where another table drops forwarded packets (Docker sets iptables' FORWARD policy to DROP),
 //! theirs wins, and its owner must let ours through; we never write into a table that is not ours.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
 
@@ -27,13 +27,10 @@ const TCP: [u8; 1] = [6];
 const SYN: [u8; 1] = [2];
 const SYN_RST: [u8; 1] = [6];
 
-/// The machine's own loopback: its addresses, and which bits all of them have.
-fn loopback(family: Family) -> (Vec<u8>, Vec<u8>) {
-    match family {
-        Family::V4 => (vec![127, 0, 0, 0], vec![255, 0, 0, 0]),
-        Family::V6 => (octets([0, 0, 0, 0, 0, 0, 0, 1].into()), vec![255; 16]),
-    }
-}
+/// 127.0.0.0/8, and which bits say so.
+const LOOPBACK: [u8; 4] = [127, 0, 0, 0];
+const LOOPBACK_MASK: [u8; 4] = [255, 0, 0, 0];
+const LOOPBACK_6: [u8; 16] = Ipv6Addr::LOCALHOST.octets();
 
 /// The tables of a configuration, one for each of its ranges.
 pub(crate) fn tables(config: &Config) -> impl Iterator<Item = Table<'_>> {
@@ -136,13 +133,15 @@ fn number(protocol: Protocol) -> u8 {
 }
 
 /// From our links come only the addresses that are behind them, and nothing for the machine's loopback (route_localnet, which ports on
-/// 127.0.0.1 need, would let it in).
+/// 127.0.0.1 need, would let it in; of IPv6 the kernel never does).
 fn spoofing(table: Table<'_>, prefix: &str) -> Vec<Message> {
-    let (loopback, mask) = loopback(table.family);
     let ours = || E::Equal(prefix.as_bytes());
-    let to_loopback = [E::InName, ours(), E::Destination(0), E::Mask(&mask), E::Equal(&loopback), E::Drop];
+    let to_loopback = [E::InName, ours(), E::Destination(0), E::Mask(&LOOPBACK_MASK), E::Equal(&LOOPBACK), E::Drop];
     let elsewhere = [E::InName, ours(), E::ReversePath, E::Equal(&NONE), E::Drop];
-    vec![new_chain(table, "raw", &RAW), new_rule(table, "raw", &to_loopback), new_rule(table, "raw", &elsewhere)]
+    let mut messages = vec![new_chain(table, "raw", &RAW)];
+    messages.extend((table.family == Family::V4).then(|| new_rule(table, "raw", &to_loopback)));
+    messages.push(new_rule(table, "raw", &elsewhere));
+    messages
 }
 
 /// The first rules keep both ends of a connection from sending more at once than the way out of here takes, also where nobody would tell
@@ -181,15 +180,19 @@ fn host_ports(table: Table<'_>, chain: &str, hook: &Hook) -> Vec<Message> {
         E::Mapped("ports"),
         E::DestinationNat,
     ];
-    vec![new_chain(table, chain, hook), new_rule(table, chain, &exact), new_rule(table, chain, &any)]
+    // Out of ::1 no packet gets, whatever is made of its destination: who asks there is refused at once and takes 127.0.0.1.
+    let from_loopback = [E::Destination(0), E::Equal(&LOOPBACK_6), E::Accept];
+    let mut messages = vec![new_chain(table, chain, hook)];
+    messages.extend((table.family == Family::V6).then(|| new_rule(table, chain, &from_loopback)));
+    messages.extend([new_rule(table, chain, &exact), new_rule(table, chain, &any)]);
+    messages
 }
 
 fn masquerading(table: Table<'_>, prefix: &str, range: &IpNet) -> Vec<Message> {
-    let (loopback, loopback_mask) = loopback(table.family);
     let (network, mask) = (octets(range.network()), octets(range.netmask()));
     let from_ours = || [E::Source(0), E::Mask(&mask), E::Equal(&network)];
     let to_ours = || [E::OutName, E::Equal(prefix.as_bytes())];
-    let from_loopback = [E::Source(0), E::Mask(&loopback_mask), E::Equal(&loopback), E::Masquerade];
+    let from_loopback = [E::Source(0), E::Mask(&LOOPBACK_MASK), E::Equal(&LOOPBACK), E::Masquerade];
     let to_itself =
         [E::Source(0), E::Destination(words_of_address(table.family)), E::Contained("hairpin"), E::Masquerade];
     // A machine on a shared link knows the way back, and sees who speaks. One behind a router does so too, but what is in between may let
@@ -197,11 +200,14 @@ fn masquerading(table: Table<'_>, prefix: &str, range: &IpNet) -> Vec<Message> {
     let to_neighbour = [E::Destination(0), E::Contained("neighbours"), E::Accept];
     let outward = [E::Destination(0), E::Mask(&mask), E::Different(&network), E::Masquerade];
     let rule = |head: &mut dyn Iterator<Item = E<'_>>| new_rule(table, "postrouting", &head.collect::<Vec<_>>());
-    vec![
-        new_chain(table, "postrouting", &POSTROUTING),
-        rule(&mut to_ours().into_iter().chain(from_loopback)),
+    let mut messages = vec![new_chain(table, "postrouting", &POSTROUTING)];
+    if table.family == Family::V4 {
+        messages.push(rule(&mut to_ours().into_iter().chain(from_loopback)));
+    }
+    messages.extend([
         rule(&mut to_ours().into_iter().chain(to_itself)),
         rule(&mut from_ours().into_iter().chain(to_neighbour)),
         rule(&mut from_ours().into_iter().chain(outward)),
-    ]
+    ]);
+    messages
 }

@@ -96,7 +96,7 @@ impl Host {
 
     /// Forwarding, and the whole table with these host ports, in one atomic step. Call it again whenever they change.
     pub fn apply(&self, ports: &[HostPort]) -> Result<()> {
-        forward()?;
+        self.forward()?;
         let mut table = self.table();
         table.size = self.write(ports, &table.neighbours)?;
         table.ports = Some(ports.to_vec());
@@ -110,9 +110,13 @@ impl Host {
         if self.size()? == table.size {
             return Ok(false);
         }
-        forward()?;
+        self.forward()?;
         table.size = self.write(&ports, &table.neighbours)?;
         Ok(true)
+    }
+
+    fn forward(&self) -> Result<()> {
+        self.config.ranges.families().try_for_each(forward)
     }
 
     /// How many chains and rules the table has.
@@ -261,10 +265,36 @@ pub(crate) fn netfilter() -> Result<Socket> {
 }
 
 /// Off by default; others may rely on it once it is on, so nobody turns it off again.
-pub(crate) fn forward() -> Result<()> {
-    let path = "/proc/sys/net/ipv4/ip_forward";
+pub(crate) fn forward(family: Family) -> Result<()> {
+    let path = match family {
+        Family::V4 => "/proc/sys/net/ipv4/ip_forward",
+        Family::V6 => "/proc/sys/net/ipv6/conf/all/forwarding",
+    };
     let is_on = fs::read_to_string(path).doing(|| format!("read {path}"))?.trim() == "1";
-    if is_on { Ok(()) } else { fs::write(path, "1").doing(|| format!("write {path}")) }
+    if is_on {
+        return Ok(());
+    }
+    if family == Family::V6 {
+        keep_listening_to_routers()?;
+    }
+    fs::write(path, "1").doing(|| format!("write {path}"))
+}
+
+/// Who forwards takes no router's word any more, and even forgets what routers have said, unless told otherwise: so that the machine keeps its
+/// way out, links of hardware, and others by which a router was heard, are told otherwise.
+fn keep_listening_to_routers() -> Result<()> {
+    let socket = route()?;
+    let taught: Vec<u32> =
+        routes(&socket, Family::V6)?.iter().filter(|route| route.is_advertised).map(|route| route.link).collect();
+    let links = socket.dump(route::all_links()).doing(|| "list links".into())?;
+    let listens = |link: &&Received| route::link_kind(link).is_none() || taught.contains(&route::link_index(link));
+    for name in links.iter().filter(listens).filter_map(|link| link.find_text(route::LINK_HEADER, route::IFLA_IFNAME)) {
+        let path = format!("/proc/sys/net/ipv6/conf/{name}/accept_ra");
+        if fs::read_to_string(&path).is_ok_and(|setting| setting.trim() == "1") {
+            fs::write(&path, "2").doing(|| format!("write {path}"))?;
+        }
+    }
+    Ok(())
 }
 
 /// Whether two ranges have addresses in common.

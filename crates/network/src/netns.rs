@@ -12,6 +12,7 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space,
 
 use crate::attach::{notice, number};
 use crate::error::{Doing, Error, Result};
+use crate::family::Family;
 use crate::host::forward;
 use crate::netlink::Socket;
 use crate::netlink::route::{self, End};
@@ -80,7 +81,7 @@ impl Namespace {
 
     /// Makes it hand on packets of others.
     pub fn forward(&self) -> Result<()> {
-        self.inside(forward)?
+        self.inside(|| forward(Family::V4))?
     }
 
     /// Plugs this machine into a bridge of a switch.

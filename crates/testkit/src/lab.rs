@@ -8,7 +8,7 @@ mod relay;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -111,6 +111,28 @@ impl Namespace {
 pub struct Lab {
     backbone: Namespace,
     wires: Vec<Wire>,
+    families: Families,
+}
+
+/// Which addresses machines have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Families {
+    /// 198.18.WIRE.NUMBER
+    V4,
+    /// Those, and fd12:WIRE::NUMBER.
+    Both,
+    /// fd12:WIRE::NUMBER
+    V6,
+}
+
+impl Families {
+    fn has_v4(self) -> bool {
+        self != Families::V6
+    }
+
+    fn has_v6(self) -> bool {
+        self != Families::V4
+    }
 }
 
 /// What machines share: whoever is on it reaches the others without a router, which has the first address.
@@ -120,6 +142,7 @@ pub struct Wire {
     switch: Namespace,
     router: Namespace,
     machines: Arc<AtomicU32>,
+    families: Families,
 }
 
 /// A machine on a wire.
@@ -140,7 +163,15 @@ impl Lab {
     /// # Errors
     /// When the kernel does not give what it needs; see [`obstacle`].
     pub fn new() -> Result<Self> {
-        Ok(Self { backbone: switch()?, wires: Vec::new() })
+        Self::of(Families::V4)
+    }
+
+    /// The same, for machines with such addresses.
+    ///
+    /// # Errors
+    /// As [`Lab::new`].
+    pub fn of(families: Families) -> Result<Self> {
+        Ok(Self { backbone: switch()?, wires: Vec::new(), families })
     }
 
     /// A further wire: the first has 198.18.1.0/24, the second 198.18.2.0/24 and so on.
@@ -160,9 +191,26 @@ impl Lab {
             router.run(&format!("ip route add 198.18.{there}.0/24 via 198.18.0.{there}"))?;
             other.router.run(&format!("ip route add 198.18.{number}.0/24 via 198.18.0.{number}"))?;
         }
-        let wire = Wire { number, switch, router, machines: Arc::default() };
+        let wire = Wire { number, switch, router, machines: Arc::default(), families: self.families };
+        if self.families.has_v6() {
+            self.lead_v6(&wire)?;
+        }
         self.wires.push(wire.clone());
         Ok(wire)
+    }
+
+    /// The wire's router has fd12:WIRE::1, and fd12::WIRE on the backbone.
+    fn lead_v6(&self, wire: &Wire) -> Result<()> {
+        let (router, number) = (&wire.router, wire.number);
+        router.inside(|| std::fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1"))?;
+        router.run(&format!("ip address add fd12:{number}::1/64 dev {LINK} nodad"))?;
+        router.run(&format!("ip address add fd12::{number}/64 dev backbone nodad"))?;
+        for other in &self.wires {
+            let there = other.number;
+            router.run(&format!("ip route add fd12:{there}::/64 via fd12::{there}"))?;
+            other.router.run(&format!("ip route add fd12:{number}::/64 via fd12::{number}"))?;
+        }
+        Ok(())
     }
 
     /// The largest packet between routers; they tell senders of larger ones.
@@ -217,6 +265,14 @@ impl Machine {
         self.address
     }
 
+    /// By which others reach it, the one of IPv4 first, of those families that the lab has.
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        let (families, number) = (self.wire.families, u16::from(self.address.octets()[3]));
+        let v6 = Ipv6Addr::new(0xfd12, decimal(u16::from(self.wire.number)), 0, 0, 0, 0, 0, decimal(number));
+        let v4 = families.has_v4().then_some(self.address.into());
+        v4.into_iter().chain(families.has_v6().then_some(v6.into())).collect()
+    }
+
     /// What it is plugged into.
     pub fn wire(&self) -> &Wire {
         &self.wire
@@ -232,10 +288,16 @@ impl Machine {
     /// # Errors
     /// When the kernel refuses.
     pub fn readdress(&mut self, number: u8) -> Result<()> {
-        let wire = self.wire.number;
-        self.namespace.run(&format!("ip -4 address flush dev {LINK} scope global"))?;
-        self.namespace.run(&format!("ip address add 198.18.{wire}.{number}/24 dev {LINK}"))?;
-        self.namespace.run(&format!("ip route replace default via 198.18.{wire}.1"))?;
+        let (wire, families) = (self.wire.number, self.wire.families);
+        self.namespace.run(&format!("ip address flush dev {LINK} scope global"))?;
+        if families.has_v4() {
+            self.namespace.run(&format!("ip address add 198.18.{wire}.{number}/24 dev {LINK}"))?;
+            self.namespace.run(&format!("ip route replace default via 198.18.{wire}.1"))?;
+        }
+        if families.has_v6() {
+            self.namespace.run(&format!("ip address add fd12:{wire}::{number}/64 dev {LINK} nodad"))?;
+            self.namespace.run(&format!("ip route replace default via fd12:{wire}::1"))?;
+        }
         self.address = Ipv4Addr::new(198, 18, wire, number);
         Ok(())
     }
@@ -291,6 +353,11 @@ impl Machine {
         let relay = self.relay.lock().unwrap_or_else(PoisonError::into_inner);
         if relay.is_some() { format!("{}-far", self.port) } else { self.port.clone() }
     }
+}
+
+/// The number whose hexadecimal digits are these decimal ones: addresses show what people count.
+fn decimal(number: u16) -> u16 {
+    number / 100 * 0x100 + number / 10 % 10 * 0x10 + number % 10
 }
 
 /// A namespace with a bridge.

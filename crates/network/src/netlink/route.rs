@@ -43,6 +43,8 @@ const INET: u8 = libc::AF_INET as u8;
 const INET6: u8 = libc::AF_INET6 as u8;
 const MAIN_TABLE: u8 = 254;
 const PROTOCOL_BOOT: u8 = 3;
+/// What the kernel makes of a router's advertisement.
+const PROTOCOL_ADVERTISED: u8 = 9;
 const UNICAST: u8 = 1;
 const LOCAL: u8 = 2;
 const UNREACHABLE: u8 = 7;
@@ -269,6 +271,8 @@ pub(crate) struct Route {
     pub(crate) link: u32,
     pub(crate) source: Option<IpAddr>,
     pub(crate) priority: u32,
+    /// Whether a router has said so.
+    pub(crate) is_advertised: bool,
 }
 
 /// None for routes of other tables and of other types than unicast.
@@ -282,6 +286,7 @@ pub(crate) fn read_route(received: &Received) -> Option<Route> {
         link: received.find_u32(ROUTE_HEADER, RTA_OIF)?,
         source: received.find(ROUTE_HEADER, RTA_PREFSRC).and_then(read_ip),
         priority: received.find_u32(ROUTE_HEADER, RTA_PRIORITY).unwrap_or(0),
+        is_advertised: received.body.get(5) == Some(&PROTOCOL_ADVERTISED),
     })
 }
 

@@ -1,5 +1,6 @@
 //! Real links, routes and rules between namespaces, compared with what `ip` and `nft` see.
 
+mod dual;
 mod lab;
 mod mesh;
 mod offload;

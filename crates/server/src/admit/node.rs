@@ -1,7 +1,7 @@
 //! What a node's agent may not say, though it may write the object: upstream's NodeRestriction.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use api::field::quote;
@@ -17,7 +17,7 @@ use crate::registry::{ListOptions, Registry, Resource, Selection, Target, object
 use crate::tree::{entries, items, text, text_at};
 
 /// A block has 64 addresses, unless the whole range has fewer.
-const PREFIX: u8 = 26;
+const BLOCK_BITS: u8 = 6;
 
 /// Labels of Kubernetes' own domains that a node says of itself.
 const OWN_LABELS: [&str; 14] = [
@@ -47,8 +47,8 @@ fn node_of(user: &User) -> Option<&str> {
 pub(crate) struct Claims {
     /// The blocks that the asking node holds.
     held: BTreeSet<String>,
-    /// The range of all blocks, once it is published.
-    range: Option<(Ipv4Addr, u8)>,
+    /// The ranges of all blocks, one of each family, once they are published.
+    ranges: Vec<Range>,
     /// Those by which the other nodes are reached.
     addresses: Addresses,
 }
@@ -68,7 +68,7 @@ impl Claims {
             "Lease" => {
                 let facts = Target::new(Resource::known("", "configmaps"), "kube-system", CLUSTER_FACTS);
                 let facts = registry.find(&facts).await?.map(|entry| stored::decode(&entry));
-                claims.range = facts.and_then(|facts| range(text_at(&facts, &["data", "podCIDR"]), '/'));
+                claims.ranges = facts.map(|facts| ranges(text_at(&facts, &["data", "podCIDR"]))).unwrap_or_default();
             }
             _ => {}
         }
@@ -83,15 +83,14 @@ impl Claims {
 
     /// Whether a node may claim the block that a lease is named after: one of those into which the range is cut, so that no two overlap.
     fn is_block(&self, name: &str) -> bool {
-        let Some((address, length)) = range(name, '-') else { return false };
-        let mask = |length: u8| u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0);
-        let address = u32::from(address);
-        let fits = match self.range {
-            Some((all, wide)) => length == wide.max(PREFIX) && address & mask(wide) == u32::from(all) & mask(wide),
-            // Only the server's own node comes before the range is published: others learn it there.
-            None => length >= PREFIX,
+        let Some(block) = claimed(name) else { return false };
+        let least = Range::bits(block.address) - BLOCK_BITS;
+        let fits = match self.ranges.iter().find(|all| all.address.is_ipv4() == block.address.is_ipv4()) {
+            Some(all) => block.length == all.length.max(least) && block.kept(all.length) == all.kept(all.length),
+            // Only the server's own node comes before the ranges are published: others learn them there.
+            None => self.ranges.is_empty() && block.length >= least,
         };
-        fits && address & !mask(length) == 0
+        fits && block.kept(block.length) == block.number()
     }
 
     /// Why a node may not say the ranges and addresses that are new.
@@ -104,8 +103,11 @@ impl Claims {
     fn unheld(&self, old: &Value, new: &Value) -> Option<String> {
         let before = items(&old["spec"], "podCIDRs");
         let added = items(&new["spec"], "podCIDRs").iter().filter(|range| !before.contains(range));
-        let name = |range: &Value| range.as_str().unwrap_or_default().replace('/', "-");
-        let wrong = added.into_iter().find(|range| !self.held.contains(&name(range)))?;
+        let is_held = |range: &Value| {
+            let block = range.as_str().and_then(|range| Range::read(range, '/'));
+            block.is_some_and(|block| self.held.contains(&block.claim()))
+        };
+        let wrong = added.into_iter().find(|range| !is_held(range))?;
         Some(wrong.as_str().unwrap_or_default().to_owned())
     }
 }
@@ -116,11 +118,60 @@ fn holder(lease: &Entry) -> Arc<String> {
 }
 
 /// An address and a length of its prefix.
-fn range(text: &str, separator: char) -> Option<(Ipv4Addr, u8)> {
-    let (address, length) = text.split_once(separator)?;
-    let number: u8 = length.parse().ok().filter(|number| *number <= 32)?;
-    // One name for each block: no signs, no zeros in front.
-    (number.to_string() == length).then_some((address.parse().ok()?, number))
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Range {
+    address: IpAddr,
+    length: u8,
+}
+
+impl Range {
+    fn read(text: &str, separator: char) -> Option<Self> {
+        let (address, length) = text.rsplit_once(separator)?;
+        let address: IpAddr = address.parse().ok()?;
+        let number: u8 = length.parse().ok().filter(|number| *number <= Self::bits(address))?;
+        // One name for each block: no signs, no zeros in front.
+        (number.to_string() == length).then_some(Self { address, length: number })
+    }
+
+    fn bits(address: IpAddr) -> u8 {
+        if address.is_ipv4() { 32 } else { 128 }
+    }
+
+    fn number(self) -> u128 {
+        match self.address {
+            IpAddr::V4(address) => u32::from(address).into(),
+            IpAddr::V6(address) => address.into(),
+        }
+    }
+
+    /// The address without what comes after a prefix of this length.
+    fn kept(self, length: u8) -> u128 {
+        let rest = u32::from(Self::bits(self.address) - length);
+        self.number().checked_shr(rest).and_then(|kept| kept.checked_shl(rest)).unwrap_or(0)
+    }
+
+    /// The name of the lease that claims it: `10.42.0.64-26`, and as names have no colons `fd42-0-0-0-0-0-0-40-122`.
+    fn claim(self) -> String {
+        match self.address {
+            IpAddr::V4(address) => format!("{address}-{}", self.length),
+            IpAddr::V6(address) => {
+                let groups: String = address.segments().iter().map(|group| format!("{group:x}-")).collect();
+                format!("{groups}{}", self.length)
+            }
+        }
+    }
+}
+
+/// The block that a lease of this name claims; each has one name only.
+fn claimed(name: &str) -> Option<Range> {
+    let (address, length) = name.rsplit_once('-')?;
+    let block = Range::read(&format!("{}/{length}", address.replace('-', ":")), '/')?;
+    (block.claim() == name).then_some(block)
+}
+
+/// Those of a cluster, with commas between.
+fn ranges(text: &str) -> Vec<Range> {
+    text.split(',').filter_map(|range| Range::read(range, '/')).collect()
 }
 
 /// Admits a new object.
@@ -260,7 +311,7 @@ mod tests {
 
     #[test]
     fn blocks_are_those_of_the_range() {
-        let of = |all: &str| Claims { range: range(all, '/'), ..Claims::default() };
+        let of = |all: &str| Claims { ranges: ranges(all), ..Claims::default() };
         let wide = of("10.42.0.0/16");
         assert!(wide.is_block("10.42.0.0-26") && wide.is_block("10.42.255.192-26"));
         for wrong in
@@ -270,6 +321,13 @@ mod tests {
         }
         let small = of("10.42.0.0/28");
         assert!(small.is_block("10.42.0.0-28") && !small.is_block("10.42.0.0-26") && !small.is_block("10.42.0.16-28"));
+        let both = of("fd42::/56,10.42.0.0/16");
+        assert!(both.is_block("10.42.0.64-26") && both.is_block("fd42-0-0-0-0-0-0-40-122"));
+        for wrong in ["fd42--40-122", "fd42-0-0-0-0-0-0-40-121", "fd42-0-0-0-0-0-0-41-122", "fd42-0-0-100-0-0-0-40-122"]
+        {
+            assert!(!both.is_block(wrong), "{wrong}");
+        }
+        assert!(!wide.is_block("fd42-0-0-0-0-0-0-40-122"), "there is no range of that family");
         let unknown = Claims::default();
         assert!(
             unknown.is_block("10.42.0.0-26") && !unknown.is_block("10.42.0.0-16") && !unknown.is_block("0.0.0.0-0")
