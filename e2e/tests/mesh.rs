@@ -169,6 +169,85 @@ fn a_tunnel_can_be_had_everywhere() {
     assert!(!ways(&lab).iter().flatten().any(|word| word == "route"));
 }
 
+/// Whether machines can have WireGuard, as another program than ours finds it.
+fn has_wireguard(lab: &Lab) -> bool {
+    let made = lab.on(1, "ip".as_ref(), &["link", "add", "probe", "type", "wireguard"]);
+    made.code == 0 && lab.on(1, "ip".as_ref(), &["link", "del", "probe"]).code == 0
+}
+
+#[test]
+fn an_encrypted_tunnel_can_be_had_everywhere() {
+    if !e2e::can_run() {
+        return;
+    }
+    let Some(lab) = Lab::new(1) else { return };
+    if !has_wireguard(&lab) {
+        eprintln!("SKIPPED: the kernel has no WireGuard");
+        return;
+    }
+    drop(lab);
+    let Some(lab) = cluster(&["--backend", "wireguard"]) else { return };
+    all_reach_all(&lab);
+    let bytes: u64 = fetch(&lab, 1, 3, "/large", "wc -c").trim().parse().expect("a number");
+    assert!(bytes > 8 << 20, "{bytes} bytes came through the tunnel");
+    let shown = ways(&lab);
+    assert!(!shown.iter().flatten().any(|word| ["route", "vxlan", "nowhere"].contains(&word.as_str())), "{shown:?}");
+    assert_eq!(shown.iter().flatten().filter(|word| *word == "wireguard").count(), 6, "{shown:?}");
+    assert!(lab.own(&["network", "why", "on-m1", "on-m3:8080"]).ok().contains("m1 reaches m3 by wireguard"));
+    let key = |number: usize| {
+        let path = "jsonpath={.metadata.annotations.podling\\.dev/wireguard-key}";
+        lab.kubectl(&["get", "node", &format!("m{number}"), "-o", path]).ok()
+    };
+    // Nobody passes for another: what somebody else says of a node is not what it says.
+    let before = key(3);
+    assert!(before.len() == 44 && before != key(2), "{before}");
+    lab.kubectl(&["annotate", "--overwrite", "node", "m3", &format!("podling.dev/wireguard-key={}", key(2))]).ok();
+    e2e::until("the node to say its own key again", || (key(3) == before).then_some(()));
+    reaches(&lab, 1, 3);
+    reaches(&lab, 2, 3);
+    // Where the key is lost, there is another one.
+    lab.signal(3, "TERM");
+    e2e::until("the process to end", || (!lab.data(3).join("podling.pid").exists()).then_some(()));
+    std::fs::remove_file(lab.data(3).join("node/wireguard.key")).expect("the key is a file");
+    lab.podling(3, &["join", "--detach"]).ok();
+    e2e::until("another key", || (key(3) != before).then_some(()));
+    reaches(&lab, 1, 3);
+    reaches(&lab, 3, 2);
+    // The last one takes the tunnel away.
+    lab.podling(3, &["leave"]).ok();
+    lab.podling(2, &["leave"]).ok();
+    e2e::until("the tunnel to go", || {
+        let links = lab.on(1, "ip".as_ref(), &["-br", "link"]).ok();
+        (!links.contains("wg")).then_some(())
+    });
+}
+
+#[test]
+fn a_kernel_without_wireguard_is_told_before_anything_is_done() {
+    if !e2e::can_run() {
+        return;
+    }
+    let Some(lab) = Lab::new(2) else { return };
+    if has_wireguard(&lab) {
+        eprintln!("SKIPPED: the kernel has WireGuard");
+        return;
+    }
+    let (kubeconfig, listen) = (lab.path("kubeconfig"), ["--listen", "0.0.0.0:6443", "--backend", "wireguard"]);
+    let told = |text: &str| {
+        assert!(text.contains("has no WireGuard") && text.contains("CONFIG_WIREGUARD"), "{text}");
+        assert!(text.contains("--backend auto, route or vxlan"), "{text}");
+    };
+    let config = kubeconfig.to_string_lossy();
+    told(&lab.podling(1, &[&["up", "--detach", "--kubeconfig", &config], &listen[..]].concat()).refused());
+    assert!(!lab.data(1).exists());
+    // A control plane needs no tunnel itself; its nodes do.
+    lab.serve("server", &["--backend", "wireguard"]);
+    told(&lab.join(2, &lab.token(&[]), &[]).refused());
+    assert!(!lab.data(2).exists());
+    assert_eq!(lab.kubectl(&["get", "nodes", "-o", "name"]).ok(), "");
+    lab.join(2, &lab.token(&[]), &["--backend", "auto"]).ok();
+}
+
 #[test]
 fn a_node_that_falls_silent_comes_back_with_its_pods() {
     let Some(lab) = cluster(&["--node-grace", "2s"]) else { return };

@@ -68,7 +68,7 @@ struct Way {
     peer: String,
     /// `IPv4`, `IPv6`: of the packets that go this way.
     families: Vec<String>,
-    /// `route`, `vxlan`, `nowhere`.
+    /// `route`, `vxlan`, `wireguard`, `nowhere`.
     kind: String,
     link: String,
     mtu: u64,

@@ -77,13 +77,14 @@ impl Path {
             let other = 1 - number;
             let range: IpNet = "10.42.0.0/16".parse()?;
             let config = Config { prefix: "plt".into(), table: "podling".into(), ranges: range.into() };
-            let own =
-                Own { addresses: vec![machine.address().into()], blocks: vec![block(number)?], vni: vni("bench") };
+            let (addresses, blocks) = (vec![machine.address().into()], vec![block(number)?]);
+            let own = Own { addresses, blocks, vni: vni("bench"), secret: None };
             let peer = Peer {
                 name: "peer".into(),
                 addresses: vec![machines[other].address().into()],
                 blocks: vec![block(other)?],
                 path_mtu: None,
+                key: None,
             };
             let (host, states, attachment, outer) = machine.namespace().inside(|| -> Result<_> {
                 let host = Host::open(config)?;

@@ -2,7 +2,7 @@
 //!
 //! Plain data, the kernel's own sockets and no other program. It refuses to know what a pod or a service is: it knows attachments,
 //! host ports and ranges. Read in this order: `family` and `pool` (pure), `attach` (one link pair), `host` (what a machine needs once), `filter`
-//! (the table), `mesh` (the ways to other machines), `offload` (past the rules), `probe` (how those are), `netns` (machines within the machine), `netlink` (the wire format).
+//! (the table), `mesh` (the ways to other machines), `offload` (past the rules), `wireguard` (one kind of them), `probe` (how those are), `netns` (machines within the machine), `netlink` (the wire format).
 
 pub mod attach;
 pub mod error;
@@ -18,6 +18,7 @@ mod offload;
 pub mod pool;
 pub mod pools;
 pub mod probe;
+pub mod wireguard;
 
 pub use attach::Attachment;
 pub use error::{Error, Result};

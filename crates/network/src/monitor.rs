@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use crate::error::{Doing, Result};
 use crate::family::Ranges;
 use crate::host::Host;
+use crate::mesh::{Carrier, tunnel_name};
 use crate::netlink::message::{Received, messages};
 use crate::netlink::route::{self, BlockRoute};
 use crate::netlink::{Socket, expr};
@@ -73,7 +74,7 @@ impl Kind {
                 if let Some(change) = route::link_change(message) {
                     // Ours come and go by our own hand; only the tunnel is expected to stay, and to be up.
                     let is_ours = change.name.starts_with(prefix.as_str());
-                    let is_tunnel = change.name == format!("{prefix}vx");
+                    let is_tunnel = Carrier::ALL.iter().any(|carrier| change.name == tunnel_name(prefix, *carrier));
                     return if is_ours { is_tunnel && !change.is_up } else { change.is_news };
                 }
                 if let Some(change) = route::address_change(message) {

@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ipnet::IpNet;
 use network::mesh::{Backend, Own, Peer, PeerState};
+use network::wireguard::{PublicKey, SecretKey};
 use network::{Family, HostPort, Pools, Protocol};
 
 use crate::Error;
@@ -140,6 +141,14 @@ impl Addresses {
     pub fn release(&self, addresses: &[IpAddr]) {
         let mut state = self.lock();
         addresses.iter().for_each(|address| state.pools.release(*address));
+    }
+
+    /// By which key others know this machine when it speaks WireGuard.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] when the kernel refuses.
+    pub fn wireguard_key(&self, secret: &SecretKey) -> Result<PublicKey, Error> {
+        self.host.wireguard_key(secret).map_err(|error| Error::failed("preparing WireGuard", error))
     }
 
     /// Leads to the blocks of other nodes.

@@ -23,6 +23,7 @@ use crate::blocks::Blocks;
 use crate::events::Events;
 use crate::heart::Heart;
 use crate::images::Images;
+use crate::key::Identity;
 use crate::pod::Pod;
 use crate::presence::Presence;
 use crate::resources::Capacity;
@@ -71,6 +72,8 @@ pub struct Shared {
     pub(crate) capacity: Capacity,
     pub(crate) directory: PathBuf,
     pub(crate) presence: Presence,
+    /// Where the ways are WireGuard's.
+    pub(crate) wireguard: Option<Identity>,
     grace: Duration,
     entries: RwLock<HashMap<String, Arc<Entry>>>,
     ways: RwLock<Arc<Vec<PeerState>>>,
@@ -240,6 +243,10 @@ impl Agent {
         let held = blocks.open().await?;
         let addresses = Addresses::new(config.network, blocks, &held)?;
         addresses.set_up()?;
+        let wireguard = match config.backend {
+            Backend::WireGuard => Some(Identity::open(&directory, &addresses)?),
+            _ => None,
+        };
         let adopted = adopt(&runtime, &addresses).await?;
         let shared = Arc::new(Shared {
             node_name: node_name.clone(),
@@ -252,6 +259,7 @@ impl Agent {
             recorder,
             directory,
             presence: Presence::default(),
+            wireguard,
             grace,
             entries: RwLock::default(),
             ways: RwLock::default(),

@@ -6,7 +6,7 @@
 //!
 //! In reading order: [`agent`] follows the pods, [`pod`] is one of them, [`plan`] decides, [`worker`] acts, [`observe`] and [`status`] tell;
 //! [`spec`], [`env`], [`volume`], [`files`], [`images`], [`blocks`], [`address`] and [`resources`] prepare what a container needs; [`register`] keeps
-//! the node's own object, `heart` and `presence` know whether the cluster knows it, [`pressure`] tells it what the machine is short of; `peers` leads to the other nodes; [`serve`], [`follow`] and [`logs`] answer for logs and streams.
+//! the node's own object, `heart` and `presence` know whether the cluster knows it, [`pressure`] tells it what the machine is short of; `peers` leads to the other nodes, which `key` makes known to WireGuard; [`serve`], [`follow`] and [`logs`] answer for logs and streams.
 
 pub mod address;
 pub mod agent;
@@ -20,6 +20,7 @@ pub mod files;
 pub mod follow;
 mod heart;
 pub mod images;
+mod key;
 pub mod logs;
 pub mod observe;
 mod paths;

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use crate::Error;
 use crate::agent::{Shared, text};
 use crate::disturbance::Disturbance;
+use crate::key;
 use crate::paths::Paths;
 
 /// What failed is tried again after this time.
@@ -74,12 +75,13 @@ impl Peers {
             if !is_synced || !changes.is_empty() {
                 continue;
             }
-            let mut wanted = self.wanted(&nodes.list());
+            let listed = nodes.list();
+            let mut wanted = self.wanted(&listed);
             paths.want(wanted.1.iter().filter_map(|peer| underlay(&peer.addresses)));
             wanted.1.iter_mut().for_each(|peer| {
                 peer.path_mtu = underlay(&peer.addresses).and_then(|address| paths.to(address));
             });
-            if known.as_ref() == Some(&wanted) && retry.is_none() {
+            if known.as_ref() == Some(&wanted) && retry.is_none() && self.is_introduced(&listed) {
                 continue;
             }
             retry = match self.lead(&wanted).await {
@@ -97,7 +99,9 @@ impl Peers {
         let name = &self.shared.node_name;
         let own = nodes.iter().find(|node| text(node, "/metadata/name") == name);
         let blocks = own.map(|node| blocks(node)).unwrap_or_default();
-        (Own { addresses: self.shared.node_addresses(), blocks, vni: self.vni }, peers(nodes, name))
+        let secret = self.shared.wireguard.as_ref().map(|identity| identity.secret.clone());
+        let addresses = self.shared.node_addresses();
+        (Own { addresses, blocks, vni: self.vni, secret }, peers(nodes, name))
     }
 
     async fn lead(&self, (own, peers): &(Own, Vec<Peer>)) -> Result<(), Error> {
@@ -121,9 +125,28 @@ impl Peers {
         let name = &self.shared.node_name;
         let path = resource::NODES.object(None, name);
         let present = self.shared.client.get(&path).await?;
+        self.introduce(&path, &present).await?;
         let Some(condition) = condition(&present, states, Timestamp::now()) else { return Ok(()) };
         let patch = json!({"status": {"conditions": [condition]}});
         self.shared.client.patch(&format!("{path}/status"), Patch::Strategic, &patch).await?;
+        Ok(())
+    }
+
+    /// Whether the node's object says the key that counts. A node that is not there will be made anew, which is for others to see to.
+    fn is_introduced(&self, nodes: &[Arc<Value>]) -> bool {
+        let own = nodes.iter().find(|node| text(node, "/metadata/name") == self.shared.node_name);
+        let public = self.shared.wireguard.as_ref().map(|identity| identity.public);
+        own.is_none_or(|node| key::said(node) == public)
+    }
+
+    /// Says on the node's object by which key others know this one, or that there is none any more.
+    async fn introduce(&self, path: &str, present: &Value) -> Result<(), Error> {
+        let own = self.shared.wireguard.as_ref().map(|identity| identity.public);
+        if key::said(present) == own {
+            return Ok(());
+        }
+        let patch = json!({"metadata": {"annotations": {key::ANNOTATION: own.map(|own| own.to_string())}}});
+        self.shared.client.patch(path, Patch::Merge, &patch).await?;
         Ok(())
     }
 }
@@ -134,7 +157,8 @@ fn peers(nodes: &[Arc<Value>], own: &str) -> Vec<Peer> {
     let read = |node: &Arc<Value>| {
         let (addresses, blocks) = (addresses(node), blocks(node));
         let is_whole = !blocks.is_empty() && !addresses.is_empty();
-        is_whole.then(|| Peer { name: text(node, "/metadata/name").to_owned(), addresses, blocks, path_mtu: None })
+        let (name, key) = (text(node, "/metadata/name").to_owned(), key::said(node));
+        is_whole.then_some(Peer { name, addresses, blocks, path_mtu: None, key })
     };
     others.filter_map(read).collect()
 }
@@ -192,7 +216,12 @@ fn summary(states: &[PeerState]) -> String {
     let count = |is: fn(&Reach) -> bool| states.iter().map(first).filter(is).count();
     let routed = count(|reach| matches!(reach, Reach::Route { .. }));
     let tunnelled = count(|reach| matches!(reach, Reach::Vxlan { .. }));
-    let mut text = format!("{routed} nodes by routes, {tunnelled} by VXLAN");
+    let encrypted = count(|reach| matches!(reach, Reach::WireGuard { .. }));
+    let mut text = match encrypted {
+        0 => format!("{routed} nodes by routes, {tunnelled} by VXLAN"),
+        // It leads to all or to none.
+        count => format!("{count} nodes by WireGuard"),
+    };
     let lost: Vec<String> = states
         .iter()
         .filter(|state| state.is_lost())
@@ -206,9 +235,14 @@ fn summary(states: &[PeerState]) -> String {
 
 /// Takes out of a node what has nothing to do with ways; a heartbeat is no change then.
 fn trim(node: &mut Value) {
+    let said = key::said(node);
     let (metadata, blocks) = (node["metadata"].take(), node["spec"]["podCIDRs"].take());
     let addresses = node["status"]["addresses"].take();
-    let metadata = json!({"name": metadata["name"], "resourceVersion": metadata["resourceVersion"]});
+    let (name, version) = (&metadata["name"], &metadata["resourceVersion"]);
+    let mut metadata = json!({"name": name, "resourceVersion": version});
+    if let Some(key) = said {
+        metadata["annotations"] = json!({key::ANNOTATION: key.to_string()});
+    }
     *node = json!({"metadata": metadata, "spec": {"podCIDRs": blocks}, "status": {"addresses": addresses}});
 }
 
@@ -244,6 +278,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_trimmed_tells_the_way() {
+        let text = format!("{}=", "A".repeat(43));
+        let mut whole = (*node("b", "192.0.2.2", &["10.42.0.64/26"])).clone();
+        whole["metadata"]["annotations"] = json!({key::ANNOTATION: text, "other": "x"});
+        whole["status"]["images"] = json!([{"names": ["x"]}]);
+        let before = peers(&[Arc::new(whole.clone())], "a");
+        trim(&mut whole);
+        assert_eq!(peers(&[Arc::new(whole.clone())], "a"), before);
+        assert_eq!(before[0].key.map(|key| key.to_string()), Some(text));
+        assert!(whole["status"]["images"].is_null() && whole["metadata"]["annotations"]["other"].is_null());
+    }
+
+    #[test]
     fn the_condition_says_how_others_are_reached() {
         let now = Timestamp::UNIX_EPOCH;
         assert_eq!(condition(&json!({}), &[], now), None, "a node alone has nothing to tell");
@@ -252,6 +299,7 @@ mod tests {
             addresses: vec!["192.0.2.2".parse().unwrap()],
             blocks: Vec::new(),
             path_mtu: None,
+            key: None,
         };
         let way = |reach, mtu| vec![Led { family: Family::V4, reach, mtu }];
         let reached = PeerState {
@@ -267,6 +315,8 @@ mod tests {
         );
         let said = json!({"status": {"conditions": [told]}});
         assert_eq!(condition(&said, &[reached, lost.clone()], now), None);
-        assert_eq!(condition(&said, &[lost], now).unwrap()["status"], "True");
+        assert_eq!(condition(&said, std::slice::from_ref(&lost), now).unwrap()["status"], "True");
+        let encrypted = PeerState { ways: way(Reach::WireGuard { link: "eth0".into() }, 1440), ..lost };
+        assert_eq!(condition(&said, &[encrypted], now).unwrap()["message"], "1 nodes by WireGuard");
     }
 }

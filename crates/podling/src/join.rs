@@ -27,7 +27,7 @@ use crate::cluster::{self, Facts, Joined, Place, Role};
 use crate::progress::Progress;
 use crate::state::Home;
 use crate::token::{self, Token};
-use crate::up::{Registries, Ways, backend, block_on, machine_name};
+use crate::up::{Registries, Ways, backend, block_on, ensure_known, machine_name};
 use crate::{install, moves, notify, signals, version};
 use presence::Presence;
 use renew::Renewal;
@@ -86,6 +86,7 @@ async fn serve(mut options: Options, begun: Instant) -> anyhow::Result<()> {
         options.token = token_of_service()?;
     }
     cluster::ensure_own(&options.node_ip)?;
+    options.ways.backend.map_or(Ok(()), ensure_known)?;
     let progress = Progress::of("joining");
     let place = options.place.clone();
     place.make()?;
@@ -102,6 +103,8 @@ async fn serve(mut options: Options, begun: Instant) -> anyhow::Result<()> {
         ended = signals::ended() => return ended,
         told = await_server(&member.client, &mut facts) => told?,
     }
+    let ways = facts.joined.as_ref().map(|joined| joined.backend).unwrap_or_default();
+    ensure_known(options.ways.backend.unwrap_or(ways))?;
     let (stop, shutdown) = watch::channel(false);
     let own = cluster::node_addresses(&facts, &options.node_ip)?;
     let names = renew::names(&facts.node_name, &own);
@@ -249,6 +252,9 @@ async fn enter(place: &Place, options: &Options) -> anyhow::Result<Facts> {
     let told_ranges = told["podCIDR"].as_str().unwrap_or_default().parse::<Ranges>();
     let pod_cidr = told_ranges.map_err(|error| anyhow::anyhow!("reading the cluster's range: {error}"))?;
     cluster::ensure_free(&pod_cidr)?;
+    // Before the cluster knows of this machine.
+    let ways = told["backend"].as_str().map_or(Ok(network::Backend::default()), backend).unwrap_or_default();
+    ensure_known(options.ways.backend.unwrap_or(ways))?;
     let credential = enroll::certificate(&client, &node_name, Usage::Client, &[], Some(token)).await?;
     let node_address = options.node_ip.first().copied().map_or_else(|| address_towards(&servers), Ok)?;
     let joined = Joined {

@@ -88,8 +88,8 @@ pub(crate) struct Options {
 /// How other nodes are reached.
 #[derive(clap::Args, Debug, Clone)]
 pub(crate) struct Ways {
-    /// The way to other nodes: route, vxlan, or auto (a plain route to those on a shared link, VXLAN to all others) [default: what the
-    /// cluster's server was started with, or auto]
+    /// The way to other nodes: route, vxlan, wireguard, or auto (a plain route to those on a shared link, VXLAN to all others)
+    /// [default: what the cluster's server was started with, or auto]
     #[arg(long, value_name = "KIND", value_parser = backend)]
     pub(crate) backend: Option<Backend>,
 }
@@ -99,8 +99,21 @@ pub(crate) fn backend(text: &str) -> Result<Backend, String> {
         "auto" => Ok(Backend::Auto),
         "route" => Ok(Backend::Route),
         "vxlan" => Ok(Backend::Vxlan),
-        _ => Err("must be auto, route or vxlan".to_owned()),
+        "wireguard" => Ok(Backend::WireGuard),
+        _ => Err("must be auto, route, vxlan or wireguard".to_owned()),
     }
+}
+
+/// Refuses the ways that this machine's kernel does not know.
+pub(crate) fn ensure_known(backend: Backend) -> anyhow::Result<()> {
+    if backend == Backend::WireGuard {
+        ensure!(
+            network::wireguard::is_there()?,
+            "the kernel of this machine has no WireGuard: neither is it built in (CONFIG_WIREGUARD) nor is there a module `wireguard` to load. \
+             Run another kernel, or choose --backend auto, route or vxlan for the whole cluster"
+        );
+    }
+    Ok(())
 }
 
 /// Where images come from.
@@ -197,6 +210,9 @@ async fn open(place: &Place, options: &Options, role: Role) -> anyhow::Result<Op
 
 async fn serve(options: Options, role: Role, begun: Instant) -> anyhow::Result<()> {
     cluster::ensure_own(&options.node_ip)?;
+    if role == Role::Up {
+        ensure_known(options.ways.backend.unwrap_or_default())?;
+    }
     let progress = Progress::of("starting");
     let place = options.place.clone();
     let Some(opened) = open(&place, &options, role).await? else { return Ok(()) };

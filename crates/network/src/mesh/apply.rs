@@ -4,7 +4,7 @@ use std::io;
 use std::net::IpAddr;
 
 use super::plan::{End, Mesh, Next, Route, Tunnel, Way, Ways, plan};
-use super::{Backend, Own, Peer, PeerState};
+use super::{Backend, Carrier, Own, Peer, PeerState, tunnel_name};
 use crate::error::{Doing, Result};
 use crate::family::Family;
 use crate::host::{Host, route as open};
@@ -12,6 +12,7 @@ use crate::netlink::Socket;
 use crate::netlink::message::Received;
 use crate::netlink::route::{self, BlockRoute, Setting, Target};
 use crate::netlink::tunnel::{self, Pairing, Table, Vxlan};
+use crate::wireguard;
 
 impl Host {
     /// Leads to the blocks of these peers and to no others any more. Call it again whenever they change.
@@ -27,16 +28,11 @@ impl Host {
         }
         let mut mesh = plan(own, &self.config().ranges, peers, &ways, backend);
         let link = match &mesh.tunnel {
-            Some(tunnel) => Some(self.make_tunnel(&socket, tunnel)?),
+            Some(tunnel) => Some(self.make_tunnel(&socket, own, tunnel, &mesh.ends)?),
             None => None,
         };
-        if let Some(index) = link {
-            self.meet(&socket, index, &mesh.ends)?;
-        }
         self.route_blocks(&socket, &mut mesh, link)?;
-        if link.is_none() {
-            self.remove_tunnel(&socket)?;
-        }
+        self.remove_tunnels(&socket, mesh.tunnel.as_ref().map(|tunnel| tunnel.carrier))?;
         self.know_neighbours(mesh.neighbours())?;
         Ok(mesh.states)
     }
@@ -47,16 +43,21 @@ impl Host {
         for stale in self.own_routes(&socket)? {
             delete_route(&socket, &stale)?;
         }
-        self.remove_tunnel(&socket)
+        self.remove_tunnels(&socket, None)
     }
 
-    fn tunnel_name(&self) -> String {
-        format!("{}vx", self.config().prefix)
+    fn tunnel_name(&self, carrier: Carrier) -> String {
+        tunnel_name(&self.config().prefix, carrier)
     }
 
     /// The tunnel's link, if there is one.
     pub(crate) fn tunnel_link(&self, socket: &Socket) -> Result<Option<Received>> {
-        let name = self.tunnel_name();
+        let mut found = Carrier::ALL.iter().map(|carrier| self.link_of(socket, *carrier));
+        found.find_map(Result::transpose).transpose()
+    }
+
+    pub(crate) fn link_of(&self, socket: &Socket, carrier: Carrier) -> Result<Option<Received>> {
+        let name = self.tunnel_name(carrier);
         match socket.query(route::link_named(&name)) {
             Ok(found) => Ok(Some(found)),
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
@@ -64,14 +65,34 @@ impl Host {
         }
     }
 
-    fn make_tunnel(&self, socket: &Socket, tunnel: &Tunnel) -> Result<u32> {
-        let name = self.tunnel_name();
+    /// With all far ends.
+    fn make_tunnel(&self, socket: &Socket, own: &Own, tunnel: &Tunnel, ends: &[End]) -> Result<u32> {
+        match (tunnel.carrier, &own.secret) {
+            (Carrier::Vxlan, _) => {
+                let index = self.make_vxlan(socket, tunnel)?;
+                self.meet(socket, index, ends).map(|()| index)
+            }
+            (Carrier::WireGuard, Some(secret)) => {
+                let (generic, index) = self.make_wireguard(socket, secret)?;
+                wireguard::meet(&generic, index, ends)?;
+                let name = self.tunnel_name(Carrier::WireGuard);
+                self.set_up(socket, index, tunnel).doing(|| format!("set up the WireGuard link {name}"))?;
+                Ok(index)
+            }
+            (Carrier::WireGuard, None) => {
+                Err(io::Error::from(io::ErrorKind::InvalidInput)).doing(|| "use WireGuard without a key".into())
+            }
+        }
+    }
+
+    fn make_vxlan(&self, socket: &Socket, tunnel: &Tunnel) -> Result<u32> {
+        let name = self.tunnel_name(Carrier::Vxlan);
         let wanted = Vxlan { vni: tunnel.vni, local: tunnel.local, port: tunnel.port, mac: tunnel.mac };
-        let found = self.tunnel_link(socket)?;
+        let found = self.link_of(socket, Carrier::Vxlan)?;
         let index = match found.filter(|link| tunnel::read_vxlan(link) == Some(wanted)) {
             Some(link) => route::link_index(&link),
             None => {
-                self.remove_tunnel(socket)?;
+                self.remove_tunnel(socket, Carrier::Vxlan)?;
                 let message = tunnel::new_vxlan(&name, &wanted, tunnel.mtu);
                 socket.request(vec![message]).doing(|| format!("create the VXLAN link {name}"))?;
                 let made = socket.query(route::link_named(&name)).doing(|| format!("find link {name}"))?;
@@ -82,12 +103,18 @@ impl Host {
         Ok(index)
     }
 
-    fn remove_tunnel(&self, socket: &Socket) -> Result<()> {
-        let Some(link) = self.tunnel_link(socket)? else {
+    /// All but this one.
+    fn remove_tunnels(&self, socket: &Socket, keep: Option<Carrier>) -> Result<()> {
+        let mut stale = Carrier::ALL.iter().filter(|carrier| Some(**carrier) != keep);
+        stale.try_for_each(|carrier| self.remove_tunnel(socket, *carrier))
+    }
+
+    fn remove_tunnel(&self, socket: &Socket, carrier: Carrier) -> Result<()> {
+        let Some(link) = self.link_of(socket, carrier)? else {
             return Ok(());
         };
         let request = socket.request(vec![route::delete_link(route::link_index(&link))]);
-        request.or_else(ignore_gone).doing(|| format!("delete link {}", self.tunnel_name()))
+        request.or_else(ignore_gone).doing(|| format!("delete link {}", self.tunnel_name(carrier)))
     }
 
     /// Settles the link's own state.

@@ -1,4 +1,5 @@
-//! The ways to the blocks of other machines: plain routes to those on a shared link, one VXLAN link to all others.
+//! The ways to the blocks of other machines: plain routes to those on a shared link, one VXLAN link to all others; or one WireGuard link to
+//! everybody.
 //!
 //! `plan` (pure) decides, `apply` makes the kernel be so. What a tunnel's far end needs beyond its machine's address is derived: its
 //! own address is the first of the machine's first block, which no pool gives away; its hardware address is made of the machine's.
@@ -16,16 +17,10 @@ use crate::family::{Family, digest};
 pub(crate) use apply::look_up;
 pub use plan::{Mesh, Way, plan};
 
+use crate::wireguard::{PublicKey, SecretKey};
+
 /// UDP port of the tunnel, as Linux had it before the number was registered and as everybody has it in their firewalls.
 pub const VXLAN_PORT: u16 = 8472;
-
-/// What the outer headers of IP, UDP, VXLAN and the inner Ethernet take.
-pub fn vxlan_overhead(outer: Family) -> u32 {
-    match outer {
-        Family::V4 => 50,
-        Family::V6 => 70,
-    }
-}
 
 /// This machine, as others know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +31,8 @@ pub struct Own {
     pub blocks: Vec<IpNet>,
     /// The number of the cluster's tunnel; see [`vni`].
     pub vni: u32,
+    /// What [`Backend::WireGuard`] needs.
+    pub secret: Option<SecretKey>,
 }
 
 /// Another machine.
@@ -50,6 +47,9 @@ pub struct Peer {
     /// The largest packet that was seen to get to its [`underlay`], if that was tried: see [`crate::probe`].
     #[serde(default)]
     pub path_mtu: Option<u32>,
+    /// By which WireGuard knows it, if it has said that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<PublicKey>,
 }
 
 /// Which kind of way to take.
@@ -63,6 +63,50 @@ pub enum Backend {
     Route,
     /// A tunnel to everybody.
     Vxlan,
+    /// An encrypted tunnel to everybody.
+    WireGuard,
+}
+
+/// What carries packets to those that no plain route leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carrier {
+    /// VXLAN.
+    Vxlan,
+    /// WireGuard.
+    WireGuard,
+}
+
+impl Backend {
+    fn carrier(self) -> Carrier {
+        if self == Backend::WireGuard { Carrier::WireGuard } else { Carrier::Vxlan }
+    }
+
+    /// Whether nobody is reached by a plain route.
+    fn is_tunnel_only(self) -> bool {
+        matches!(self, Backend::Vxlan | Backend::WireGuard)
+    }
+}
+
+impl Carrier {
+    pub(crate) const ALL: [Carrier; 2] = [Carrier::Vxlan, Carrier::WireGuard];
+
+    /// What it adds to each packet: the outer headers of IP and UDP and its own, and where it carries whole frames, the inner one of Ethernet.
+    fn overhead(self, outer: Family) -> u32 {
+        match (self, outer) {
+            (Carrier::Vxlan, Family::V4) => 50,
+            (Carrier::Vxlan, Family::V6) => 70,
+            (Carrier::WireGuard, Family::V4) => 60,
+            (Carrier::WireGuard, Family::V6) => 80,
+        }
+    }
+
+    fn reach(self, link: &str) -> Reach {
+        let link = link.to_owned();
+        match self {
+            Carrier::Vxlan => Reach::Vxlan { link },
+            Carrier::WireGuard => Reach::WireGuard { link },
+        }
+    }
 }
 
 /// How a peer's blocks are reached.
@@ -76,6 +120,11 @@ pub enum Reach {
     },
     /// Through the tunnel, which leaves by this link.
     Vxlan {
+        /// Name of the link.
+        link: String,
+    },
+    /// Through the encrypted tunnel, which leaves by this link.
+    WireGuard {
         /// Name of the link.
         link: String,
     },
@@ -123,6 +172,14 @@ pub fn vni(cluster: &str) -> u32 {
     let hash = cluster.bytes().fold(0x811c_9dc5u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     // 24 bits, above all numbers that people give by hand.
     ((hash >> 8) ^ (hash & 0xff)) % 0x00f0_0000 + 0x000f_0000
+}
+
+/// The name of the tunnel's link.
+pub(crate) fn tunnel_name(prefix: &str, carrier: Carrier) -> String {
+    match carrier {
+        Carrier::Vxlan => format!("{prefix}vx"),
+        Carrier::WireGuard => format!("{prefix}wg"),
+    }
 }
 
 /// The hardware address of the tunnel's end at the machine of this address: locally administered, and unique as the address is.

@@ -5,9 +5,10 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use super::{Backend, Led, Own, Peer, PeerState, Reach, VXLAN_PORT, tunnel_mac, underlay, vxlan_overhead};
+use super::{Backend, Carrier, Led, Own, Peer, PeerState, Reach, VXLAN_PORT, tunnel_mac, underlay};
 use crate::family::{Family, Ranges};
 use crate::host::overlap;
+use crate::wireguard::PublicKey;
 
 /// How the kernel would reach each of the peers' addresses, where it knows a way.
 pub type Ways = BTreeMap<IpAddr, Way>;
@@ -66,11 +67,17 @@ pub struct End {
     pub mac: [u8; 6],
     /// The machine that has it.
     pub machine: IpAddr,
+    /// What lies behind it.
+    pub blocks: Vec<IpNet>,
+    /// By which WireGuard knows it.
+    pub key: Option<PublicKey>,
 }
 
 /// The near end of the tunnel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tunnel {
+    /// Its kind.
+    pub carrier: Carrier,
     /// Number.
     pub vni: u32,
     /// UDP port.
@@ -123,7 +130,8 @@ pub fn plan(own: &Own, ranges: &Ranges, peers: &[Peer], ways: &Ways, backend: Ba
         let mut state = PeerState { peer: peer.clone(), ways: Vec::new(), problems };
         for family in ranges.families() {
             let blocks: Vec<IpNet> = blocks.iter().copied().filter(|block| Family::of_net(block) == family).collect();
-            let led = match choose(own, peer, family, ways, backend) {
+            let hop = known(&mesh, peer, backend).and_then(|()| choose(own, peer, family, ways, backend));
+            let led = match hop {
                 Ok(hop) => lead(&mut mesh, peer, &blocks, &hop, &mut tunnel_mtu),
                 Err(problem) => {
                     if !state.problems.contains(&problem) {
@@ -140,24 +148,24 @@ pub fn plan(own: &Own, ranges: &Ranges, peers: &[Peer], ways: &Ways, backend: Ba
     for route in mesh.routes.iter_mut().filter(|route| matches!(route.next, Next::Tunnel { .. })) {
         route.mtu = route.mtu.filter(|mtu| Some(*mtu) < tunnel_mtu);
     }
-    mesh.tunnel = tunnel_mtu.and_then(|mtu| near_end(own, ranges, mtu));
+    mesh.tunnel = tunnel_mtu.and_then(|mtu| near_end(own, ranges, backend.carrier(), mtu));
     mesh
 }
 
 /// The way to take, and the machine's address to which it leads.
 enum Hop<'a> {
     Link(&'a Way, IpAddr),
-    Tunnel(&'a Way, IpAddr),
+    Tunnel(Carrier, &'a Way, IpAddr),
 }
 
 /// Routes to these blocks; how that is called, and the largest packet.
 fn lead(mesh: &mut Mesh, peer: &Peer, blocks: &[IpNet], hop: &Hop<'_>, tunnel_mtu: &mut Option<u32>) -> (Reach, u32) {
     match *hop {
-        Hop::Tunnel(way, machine) => {
-            let mtu = path_mtu(peer, way).saturating_sub(vxlan_overhead(Family::of(machine)));
+        Hop::Tunnel(carrier, way, machine) => {
+            let mtu = path_mtu(peer, way).saturating_sub(carrier.overhead(Family::of(machine)));
             *tunnel_mtu = (*tunnel_mtu).max(Some(mtu));
             through_tunnel(mesh, peer, machine, blocks, mtu);
-            (Reach::Vxlan { link: way.link_name.clone() }, mtu)
+            (carrier.reach(&way.link_name), mtu)
         }
         Hop::Link(way, via) => {
             let next = Next::Link { link: way.link, via };
@@ -185,7 +193,7 @@ fn choose<'a>(own: &Own, peer: &Peer, family: Family, ways: &'a Ways, backend: B
         Ok(way)
     };
     let plain = family.first(&peer.addresses).map(|address| look_up(address).map(|way| (way, address)));
-    if let (Some(Ok((way, address))), true) = (&plain, backend != Backend::Vxlan)
+    if let (Some(Ok((way, address))), true) = (&plain, !backend.is_tunnel_only())
         && !way.has_gateway
     {
         return Ok(Hop::Link(way, *address));
@@ -202,7 +210,20 @@ fn choose<'a>(own: &Own, peer: &Peer, family: Family, ways: &'a Ways, backend: B
     if !own.blocks.iter().any(|block| Family::of_net(block) == family) {
         return Err(format!("the tunnel to {name} needs a block of this machine, and it has none yet"));
     }
-    Ok(Hop::Tunnel(way, machine))
+    Ok(Hop::Tunnel(backend.carrier(), way, machine))
+}
+
+/// Whether the tunnel can tell a peer from all others.
+fn known(mesh: &Mesh, peer: &Peer, backend: Backend) -> Result<(), String> {
+    if backend.carrier() != Carrier::WireGuard {
+        return Ok(());
+    }
+    let name = &peer.name;
+    let key =
+        peer.key.ok_or_else(|| format!("{name} has not said its WireGuard key: it runs with another --backend"))?;
+    // Whoever says the key of another would draw what is meant for that one.
+    let rival = mesh.states.iter().find(|state| state.peer.key == Some(key));
+    rival.map_or(Ok(()), |rival| Err(format!("{name} says the WireGuard key of {}", rival.peer.name)))
 }
 
 /// The blocks of a peer that nobody else has, and what is wrong with the others.
@@ -232,8 +253,14 @@ fn through_tunnel(mesh: &mut Mesh, peer: &Peer, machine: IpAddr, blocks: &[IpNet
         return;
     };
     match mesh.ends.iter_mut().find(|end| end.machine == machine) {
-        Some(end) => end.addresses.push(via),
-        None => mesh.ends.push(End { addresses: vec![via], mac: tunnel_mac(machine), machine }),
+        Some(end) => {
+            end.addresses.push(via);
+            end.blocks.extend(blocks);
+        }
+        None => {
+            let (addresses, mac, blocks) = (vec![via], tunnel_mac(machine), blocks.to_vec());
+            mesh.ends.push(End { addresses, mac, machine, blocks, key: peer.key });
+        }
     }
     let next = Next::Tunnel { via };
     mesh.routes.extend(blocks.iter().map(|block| Route { block: *block, next, mtu: Some(mtu) }));
@@ -257,10 +284,10 @@ fn first_of(family: Family, blocks: &[IpNet]) -> Option<IpAddr> {
     blocks.iter().find(|block| Family::of_net(block) == family).map(IpNet::network)
 }
 
-fn near_end(own: &Own, ranges: &Ranges, mtu: u32) -> Option<Tunnel> {
+fn near_end(own: &Own, ranges: &Ranges, carrier: Carrier, mtu: u32) -> Option<Tunnel> {
     let local = underlay(&own.addresses)?;
     let addresses = ranges.families().filter_map(|family| first_of(family, &own.blocks)).collect();
-    Some(Tunnel { vni: own.vni, port: VXLAN_PORT, local, addresses, mac: tunnel_mac(local), mtu })
+    Some(Tunnel { carrier, vni: own.vni, port: VXLAN_PORT, local, addresses, mac: tunnel_mac(local), mtu })
 }
 
 #[cfg(test)]
@@ -277,7 +304,7 @@ mod tests {
     }
 
     fn own() -> Own {
-        Own { addresses: vec![ip("192.0.2.1")], blocks: vec![net("10.42.0.0/26")], vni: vni("a") }
+        Own { addresses: vec![ip("192.0.2.1")], blocks: vec![net("10.42.0.0/26")], vni: vni("a"), secret: None }
     }
 
     fn peer(number: u8, blocks: &[&str]) -> Peer {
@@ -286,6 +313,7 @@ mod tests {
             addresses: vec![[192, 0, 2, number].into()],
             blocks: blocks.iter().map(|block| net(block)).collect(),
             path_mtu: None,
+            key: None,
         }
     }
 
@@ -316,10 +344,8 @@ mod tests {
         );
         let tunnel = mesh.tunnel.clone().expect("a tunnel");
         assert_eq!((tunnel.addresses, tunnel.mtu, tunnel.local), (vec![ip("10.42.0.0")], 1450, own().addresses[0]));
-        assert_eq!(
-            mesh.ends,
-            [End { addresses: vec![end], mac: [0x0a, 0x59, 192, 0, 2, 3], machine: peers[1].addresses[0] }]
-        );
+        let (mac, blocks, machine) = ([0x0a, 0x59, 192, 0, 2, 3], peers[1].blocks.clone(), peers[1].addresses[0]);
+        assert_eq!(mesh.ends, [End { addresses: vec![end], mac, machine, blocks, key: None }]);
         assert_eq!(mesh.neighbours(), peers[0].addresses);
         assert_eq!((mesh.states[0].ways[0].mtu, mesh.states[1].ways[0].mtu), (1500, 1450));
     }
@@ -349,6 +375,52 @@ mod tests {
         assert_eq!((&refused.states[0].ways[0].reach, refused.routes.len()), (&Reach::Nowhere, 1));
         assert!(refused.states[0].problems[0].contains("behind a router"));
         assert!(planned(&peers, &[way(false)], Backend::Auto).tunnel.is_none());
+    }
+
+    #[test]
+    fn by_wireguard_everybody_is_known_by_an_own_key() {
+        let keyed = |number: u8, key: u8, blocks: &[&str]| {
+            // 43 characters and the padding are 32 bytes.
+            let text = format!("{}=", char::from(key).to_string().repeat(43));
+            Peer { key: Some(text.parse().expect("a key")), ..peer(number, blocks) }
+        };
+        let peers = [
+            keyed(2, b'A', &["10.42.0.64/26", "10.43.0.0/26"]),
+            keyed(3, b'E', &["10.42.0.128/26"]),
+            peer(4, &["10.42.0.192/26"]),
+            keyed(5, b'E', &["10.42.1.0/26"]),
+        ];
+        let mesh = planned(&peers, &[way(false), way(true), way(false), way(false)], Backend::WireGuard);
+        let reached: Vec<&Reach> = mesh.states.iter().map(|state| &state.ways[0].reach).collect();
+        let wireguard = Reach::WireGuard { link: "eth0".into() };
+        assert_eq!(reached, [&wireguard, &wireguard, &Reach::Nowhere, &Reach::Nowhere]);
+        assert!(mesh.states[2].problems[0].contains("n4 has not said its WireGuard key"));
+        assert!(mesh.states[3].problems[0].contains("n5 says the WireGuard key of n3"));
+        // What is not believed is not accepted from there, either.
+        assert_eq!(mesh.ends[0].blocks, [net("10.42.0.64/26")]);
+        assert_eq!((mesh.ends.len(), mesh.ends[1].key), (2, peers[1].key));
+        let tunnel = mesh.tunnel.expect("a tunnel");
+        assert_eq!((tunnel.carrier, tunnel.mtu), (Carrier::WireGuard, 1440));
+        assert!(mesh.routes.iter().skip(1).all(|route| matches!(route.next, Next::Tunnel { .. })));
+    }
+
+    #[test]
+    fn wireguard_leads_both_families_to_one_end() {
+        let own = Own {
+            addresses: vec![ip("2001:db8::1")],
+            blocks: vec![net("10.42.0.0/26"), net("fd42::/122")],
+            vni: vni("a"),
+            secret: None,
+        };
+        let key = Some(format!("{}=", "A".repeat(43)).parse().expect("a key"));
+        let addresses = vec![ip("2001:db8::2")];
+        let peer = Peer { addresses, key, ..peer(2, &["10.42.0.64/26", "fd42::40/122"]) };
+        let ways = [(ip("2001:db8::2"), way(false).expect("a way"))].into();
+        let ranges: Ranges = "10.42.0.0/16,fd42::/112".parse().expect("ranges");
+        let mesh = plan(&own, &ranges, std::slice::from_ref(&peer), &ways, Backend::WireGuard);
+        let mtus: Vec<u32> = mesh.states[0].ways.iter().map(|way| way.mtu).collect();
+        assert_eq!(mtus, [1420, 1420]);
+        assert_eq!((mesh.ends.len(), &mesh.ends[0].blocks), (1, &peer.blocks));
     }
 
     #[test]
@@ -416,7 +488,8 @@ mod tests {
 
     #[test]
     fn without_the_older_family_the_tunnel_costs_more() {
-        let own = Own { addresses: vec![ip("fd00:1::1")], blocks: vec![net("fd42::/122")], vni: vni("a") };
+        let own =
+            Own { addresses: vec![ip("fd00:1::1")], blocks: vec![net("fd42::/122")], vni: vni("a"), secret: None };
         let far = Peer { addresses: vec![ip("fd00:2::2")], ..peer(2, &["fd42::40/122"]) };
         let old = peer(3, &["fd42::80/122"]);
         let ways = [(ip("fd00:2::2"), way(true).expect("a way"))].into();

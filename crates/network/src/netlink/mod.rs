@@ -5,6 +5,7 @@ pub(crate) mod message;
 pub(crate) mod route;
 pub(crate) mod traffic;
 pub(crate) mod tunnel;
+pub(crate) mod wireguard;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -43,6 +44,11 @@ impl Socket {
     /// Packet filter.
     pub(crate) fn netfilter() -> io::Result<Socket> {
         Socket::open(Some(netlink::NETFILTER))
+    }
+
+    /// What has no subsystem's protocol of its own.
+    pub(crate) fn generic() -> io::Result<Socket> {
+        Socket::open(Some(netlink::GENERIC))
     }
 
     fn open(protocol: Option<rustix::net::Protocol>) -> io::Result<Socket> {

@@ -8,7 +8,7 @@ use super::{Offload, uncover};
 use crate::attach::number;
 use crate::error::{Doing, Result};
 use crate::host::{Host, route as open};
-use crate::mesh::{PeerState, Reach};
+use crate::mesh::{Carrier, PeerState, Reach};
 use crate::netlink::{Socket, route};
 
 /// What this process knows of its short ways.
@@ -63,7 +63,8 @@ impl Host {
                 wires.insert(number(socket, link)?);
             }
         }
-        wires.extend(self.tunnel_link(socket)?.as_ref().map(route::link_index));
+        // Not that of WireGuard: what comes and goes there are packets without a frame around them.
+        wires.extend(self.link_of(socket, Carrier::Vxlan)?.as_ref().map(route::link_index));
         Ok(wires)
     }
 

@@ -4,6 +4,7 @@ use std::net::{IpAddr, TcpListener};
 
 use ipnet::IpNet;
 use network::mesh::vni;
+use network::wireguard::{self, PublicKey, SecretKey};
 use network::{Backend, Config, Host, Own, Peer, PeerState, Reach, Socket};
 use testkit::lab::{self, Lab, Namespace, Wire};
 
@@ -14,6 +15,7 @@ pub(crate) struct Node {
     pub(crate) machine: lab::Machine,
     pub(crate) host: Host,
     pub(crate) own: Own,
+    key: Option<PublicKey>,
     name: String,
     pub(crate) pod: Namespace,
     pub(crate) pod_address: IpAddr,
@@ -38,12 +40,20 @@ impl Node {
         };
         let host = Host::open(config).expect("open");
         let block: IpNet = format!("{range}.{number}.64/26").parse().expect("a block");
-        let own = Own { addresses: vec![machine.address().into()], blocks: vec![block], vni: vni(prefix) };
+        let (addresses, blocks) = (vec![machine.address().into()], vec![block]);
+        let own = Own { addresses, blocks, vni: vni(prefix), secret: None };
         let pod_address = nth(&block, 1);
         let pod = Namespace::new().expect("a namespace");
-        let node = Node { machine, host, own, name: format!("n{number}"), pod, pod_address };
+        let node = Node { machine, host, own, key: None, name: format!("n{number}"), pod, pod_address };
         node.inside(|| node.host.apply(&[]).expect("apply"));
         node
+    }
+
+    /// A new identity.
+    fn draw_key(&mut self) {
+        let secret = SecretKey::random().expect("a key");
+        self.key = Some(self.inside(|| self.host.wireguard_key(&secret)).expect("WireGuard"));
+        self.own.secret = Some(secret);
     }
 
     pub(crate) fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
@@ -69,6 +79,7 @@ impl Node {
             addresses: self.own.addresses.clone(),
             blocks: self.own.blocks.clone(),
             path_mtu: None,
+            key: self.key,
         }
     }
 
@@ -90,7 +101,10 @@ impl Cluster {
         let mut lab = Lab::new().expect("a lab");
         let (here, there) = (lab.wire().expect("a wire"), lab.wire().expect("a wire"));
         let nodes = (0..5).map(|number| Node::new(if number < 3 { &here } else { &there }, number)).collect();
-        let cluster = Cluster { nodes, lab };
+        let mut cluster = Cluster { nodes, lab };
+        if backend == Backend::WireGuard {
+            cluster.nodes.iter_mut().for_each(Node::draw_key);
+        }
         cluster.mesh(backend);
         cluster.nodes.iter().for_each(Node::attach);
         cluster
@@ -172,6 +186,55 @@ fn a_tunnel_to_everybody() {
     cluster.mesh(Backend::Auto);
     cluster.everyone_reaches_everyone();
     assert_eq!(cluster.nodes[0].run("bridge fdb show dev pltvx").lines().count(), 2);
+}
+
+#[test]
+fn an_encrypted_tunnel_to_everybody() {
+    if !is_possible() {
+        return;
+    }
+    if !wireguard::is_there().expect("the kernel says so") {
+        eprintln!("SKIPPED: the kernel has no WireGuard");
+        return;
+    }
+    let mut cluster = Cluster::new(Backend::WireGuard);
+    cluster.everyone_reaches_everyone();
+    let first = &cluster.nodes[0];
+    let (routes, links) = (first.run("ip route"), first.run("ip -d link show pltwg"));
+    assert!(!routes.contains("via 198.18.1.11") && !routes.contains("pltvx"), "{routes}");
+    assert!(links.contains("wireguard") && links.contains("mtu 1440"), "{links}");
+    let inside = first.pod.run("ip link show eth0").expect("a link");
+    assert!(inside.contains("mtu 1440"), "{inside}");
+    // The same again changes nothing.
+    let routes = first.inside(|| first.host.watch_routes().expect("a watch"));
+    cluster.mesh(Backend::WireGuard);
+    assert!(!routes.drain().expect("it hears"), "what is as it should be makes noise");
+    // Who is told to go is not listened to any more, though he would speak.
+    let without_last: Vec<Peer> = cluster.peers_of(&cluster.nodes[0]).into_iter().take(3).collect();
+    cluster.nodes[0].mesh(&without_last, Backend::WireGuard);
+    let (first, last) = (&cluster.nodes[0], &cluster.nodes[4]);
+    assert_eq!(first.ask(cluster.nodes[1].pod_address, 80), first.pod_address.to_string());
+    let asked = last.pod.inside(|| {
+        let address = (first.pod_address, 80).into();
+        std::net::TcpStream::connect_timeout(&address, std::time::Duration::from_secs(1)).is_ok()
+    });
+    assert!(!asked);
+    // Another identity.
+    let former = cluster.nodes[4].key;
+    cluster.nodes[4].draw_key();
+    assert_ne!(cluster.nodes[4].key, former);
+    cluster.mesh(Backend::WireGuard);
+    cluster.everyone_reaches_everyone();
+    // Another kind of way while attachments live, and back.
+    for (backend, link, other) in [(Backend::Auto, "pltvx", "pltwg"), (Backend::WireGuard, "pltwg", "pltvx")] {
+        cluster.mesh(backend);
+        cluster.everyone_reaches_everyone();
+        let links = cluster.nodes[0].run("ip -br link");
+        assert!(links.contains(link) && !links.contains(other), "{links}");
+    }
+    let first = &cluster.nodes[0];
+    first.inside(|| first.host.remove().expect("remove"));
+    assert!(!first.run("ip -br link").contains("plt"));
 }
 
 #[test]
