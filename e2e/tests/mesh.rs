@@ -3,16 +3,20 @@
 use std::time::Duration;
 
 use e2e::lab::Lab;
-use testkit::lab::Impairment;
+use testkit::lab::{Families, Impairment};
 
 const WAIT: &str = "--timeout=60s";
 
 /// Three nodes with a pod `on-mN` each, which answers HTTP and logs who asked.
 fn cluster(options: &[&str]) -> Option<Lab> {
+    cluster_of(Families::V4, options)
+}
+
+fn cluster_of(families: Families, options: &[&str]) -> Option<Lab> {
     if !e2e::can_run() {
         return None;
     }
-    let lab = Lab::with_far(2, 1)?;
+    let lab = Lab::with_families(2, 1, families)?;
     lab.serve("up", options);
     let token = lab.token(&[]);
     for number in 1..=3 {
@@ -42,24 +46,35 @@ fn address(lab: &Lab, number: usize) -> String {
     lab.kubectl(&["get", "pod", &format!("on-m{number}"), "-o", "jsonpath={.status.podIP}"]).ok()
 }
 
+fn addresses(lab: &Lab, number: usize) -> Vec<String> {
+    let all = ["get", "pod", &format!("on-m{number}"), "-o", "jsonpath={.status.podIPs[*].ip}"];
+    lab.kubectl(&all).ok().split_whitespace().map(str::to_owned).collect()
+}
+
 /// What the pod on one machine gets from the one on another, after it went through a filter.
 fn fetch(lab: &Lab, from: usize, to: usize, path: &str, filter: &str) -> String {
-    let ask = format!("printf 'GET {path} HTTP/1.0\\r\\n\\r\\n' | nc -w 10 {} 8080 | {filter}", address(lab, to));
+    fetch_at(lab, from, &address(lab, to), path, filter)
+}
+
+fn fetch_at(lab: &Lab, from: usize, address: &str, path: &str, filter: &str) -> String {
+    let ask = format!("printf 'GET {path} HTTP/1.0\\r\\n\\r\\n' | nc -w 10 {address} 8080 | {filter}");
     lab.kubectl(&["exec", &format!("on-m{from}"), "--", "sh", "-c", &ask]).ok()
 }
 
 fn all_reach_all(lab: &Lab) {
-    for from in 1..=3 {
-        for to in 1..=3 {
-            let answer = fetch(lab, from, to, "/who", "tail -n 1");
-            assert_eq!(answer, format!("I am on m{to}\n"), "from m{from}");
+    for to in 1..=3 {
+        for address in addresses(lab, to) {
+            for from in 1..=3 {
+                let answer = fetch_at(lab, from, &address, "/who", "tail -n 1");
+                assert_eq!(answer, format!("I am on m{to}\n"), "from m{from} at {address}");
+            }
         }
     }
     // Nobody stands between them: each sees the others' own addresses.
     for to in 1..=3 {
         let log = lab.kubectl(&["logs", &format!("on-m{to}")]).ok();
-        for from in 1..=3 {
-            assert!(log.contains(&format!("{}]:", address(lab, from))), "{from} to {to}: {log}");
+        for own in (1..=3).flat_map(|from| addresses(lab, from)) {
+            assert!(log.contains(&format!("{own}]:")), "{own} to {to}: {log}");
         }
     }
 }
@@ -380,4 +395,88 @@ fn a_node_far_away_is_a_node_like_others() {
     let taints = lab.kubectl(&["get", "nodes", "-o", "jsonpath={.items[*].spec.taints}"]).ok();
     assert!(taints.is_empty(), "{taints}");
     assert!(lab.own(&["network", "why", "on-m2", "on-m3:8080"]).ok().contains("on-m2 reaches on-m3 at"));
+}
+
+/// What a field of all nodes says, a line each.
+fn of_nodes(lab: &Lab, field: &str) -> Vec<String> {
+    let path = format!("jsonpath={{range .items[*]}}{{{field}}}\n{{end}}");
+    lab.kubectl(&["get", "nodes", "-o", &path]).ok().lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn pods_of_both_families_reach_each_other_as_themselves() {
+    let ranges = "10.42.0.0/16,fd42:0:0:100::/56";
+    let Some(lab) = cluster_of(Families::Both, &["--pod-cidr", ranges]) else { return };
+    for number in 1..=3 {
+        let own = addresses(&lab, number);
+        assert!(own.len() == 2 && own[0].starts_with("10.42.0.") && own[1].starts_with("fd42:0:0:100::"), "{own:?}");
+    }
+    all_reach_all(&lab);
+    let bytes: u64 = fetch_at(&lab, 1, &addresses(&lab, 3)[1], "/large", "wc -c").trim().parse().expect("a number");
+    assert!(bytes > 8 << 20, "{bytes} bytes came through the tunnel");
+    let internal = of_nodes(&lab, ".status.addresses[?(@.type=='InternalIP')].address");
+    assert_eq!(internal, ["198.18.1.10 fd12:1::10", "198.18.1.11 fd12:1::11", "198.18.2.10 fd12:2::10"]);
+    let blocks = of_nodes(&lab, ".spec.podCIDRs");
+    assert_eq!(blocks[0], "[\"10.42.0.0/26\",\"fd42:0:0:100::/122\"]");
+    assert_eq!(of_nodes(&lab, ".spec.podCIDR")[0], "10.42.0.0/26");
+    let told = lab.kubectl(&["get", "pod", "on-m3", "-o", "jsonpath={.status.hostIPs[*].ip} {.status.hostIP}"]).ok();
+    assert_eq!(told, "198.18.2.10 fd12:2::10 198.18.2.10");
+    let lines = ways(&lab);
+    assert!(
+        lines.iter().any(|line| line.contains(&"route".to_owned()) && line.contains(&"1500".to_owned())),
+        "{lines:?}"
+    );
+    assert!(lines.iter().all(|line| !line.contains(&"nowhere".to_owned())), "{lines:?}");
+    assert!(lab.own(&["network", "why", "on-m1", "on-m3:8080"]).ok().contains("on-m1 reaches on-m3 at"));
+
+    // What a container is told of itself, and who may ask for it by either family.
+    let manifest = "{apiVersion: v1, kind: Pod, metadata: {name: told}, spec: {nodeName: m2, restartPolicy: Never, containers: [{name: main, \
+        image: busybox, command: [sh, -c, 'echo $PODS $HOSTS; grep told /etc/hosts'], env: [{name: PODS, valueFrom: {fieldRef: \
+        {fieldPath: status.podIPs}}}, {name: HOSTS, valueFrom: {fieldRef: {fieldPath: status.hostIPs}}}]}]}}";
+    let file = lab.path("told.yaml");
+    std::fs::write(&file, manifest).expect("a file");
+    lab.kubectl(&["apply", "-f", &file.to_string_lossy()]).ok();
+    lab.kubectl(&["wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/told", WAIT]).ok();
+    let own = lab.kubectl(&["get", "pod", "told", "-o", "jsonpath={.status.podIPs[*].ip}"]).ok();
+    let (four, six) = own.split_once(' ').expect("two addresses");
+    let log = lab.kubectl(&["logs", "told"]).ok();
+    assert_eq!(log, format!("{four},{six} 198.18.1.11,fd12:1::11\n{four}\ttold\n{six}\ttold\n"));
+
+    // A server that starts again finds it all as it was; another range is refused.
+    let before = addresses(&lab, 1);
+    lab.podling(1, &["down"]).ok();
+    let other = lab.podling(1, &["up", "--detach", "--pod-cidr", "10.42.0.0/16"]).refused();
+    assert!(other.contains("has the range 10.42.0.0/16,fd42:0:0:100::/56"), "{other}");
+    lab.serve("up", &[]);
+    lab.kubectl(&["wait", "--for=condition=Ready", "pod/on-m1", WAIT]).ok();
+    assert_eq!(addresses(&lab, 1), before);
+    all_reach_all(&lab);
+}
+
+#[test]
+fn pods_of_the_newer_family_alone_reach_each_other_as_themselves() {
+    let Some(lab) = cluster_of(Families::V6, &["--pod-cidr", "fd42::/56"]) else { return };
+    all_reach_all(&lab);
+    assert!((1..=3).all(|number| addresses(&lab, number)[0].starts_with("fd42::")));
+    assert_eq!(of_nodes(&lab, ".status.addresses[?(@.type=='InternalIP')].address")[2], "fd12:2::10");
+    let lines = ways(&lab);
+    let told = |word: &str| lines.iter().flatten().filter(|found| *found == word).count();
+    assert_eq!((told("route"), told("vxlan"), told("1430")), (2, 4, 4), "{lines:?}");
+    assert!(lab.own(&["network", "why", "on-m1", "on-m3:8080"]).ok().contains("on-m1 reaches on-m3 at"));
+}
+
+#[test]
+fn a_range_that_a_machine_uses_otherwise_is_refused() {
+    if !e2e::can_run() {
+        return;
+    }
+    let Some(lab) = Lab::with_families(2, 0, Families::Both) else { return };
+    let refused = lab.podling(1, &["up", "--detach", "--pod-cidr", "10.42.0.0/16,fd12:1::/56"]).refused();
+    assert!(refused.contains("fd12:1::/56, but this machine reaches fd12:1::/64 otherwise"), "{refused}");
+    let wrong = lab.podling(1, &["up", "--detach", "--pod-cidr", "10.42.0.0/16,10.43.0.0/16"]).refused();
+    assert!(wrong.contains("neither one range nor one of IPv4 and one of IPv6"), "{wrong}");
+    lab.serve("up", &["--pod-cidr", "10.42.0.0/16,fd42::/56"]);
+    lab.on(2, "ip".as_ref(), &["route", "add", "fd42::/64", "via", "fd12:1::1"]).ok();
+    let refused = lab.join(2, &lab.token(&[]), &[]).refused();
+    assert!(refused.contains("fd42::/56, but this machine reaches fd42::/64 otherwise"), "{refused}");
 }

@@ -194,7 +194,7 @@ impl Node {
         let has = |(block, _): &&(String, String)| ranges.contains(&block.parse().expect("a block"));
         let blocks = all.iter().filter(has).map(|(block, _)| block.parse().expect("a block")).collect();
         let addresses = all.iter().filter(has).map(|(_, address)| ip(address)).collect();
-        let own = Own { addresses: machine.addresses(), blocks, vni: vni("dual") };
+        let own = Own { addresses: machine.addresses(), blocks, vni: vni("dual"), secret: None };
         let host = Host::open(Config { prefix: "plt".into(), table: "podling-plt".into(), ranges }).expect("open");
         let node = Node { machine, host, own, pod: Namespace::new().expect("a namespace"), addresses };
         node.inside(|| node.host.apply(&[]).expect("apply"));
@@ -207,7 +207,7 @@ impl Node {
 
     fn peer(&self) -> Peer {
         let (addresses, blocks) = (self.own.addresses.clone(), self.own.blocks.clone());
-        Peer { name: self.addresses[0].to_string(), addresses, blocks, path_mtu: None }
+        Peer { name: self.addresses[0].to_string(), addresses, blocks, path_mtu: None, key: None }
     }
 
     fn attach(&self) {

@@ -375,9 +375,15 @@ pub(super) fn status(new: &Value, old: &Value) -> Vec<FieldError> {
     }
     let path = Path::new("status");
     for list in ["podIPs", "hostIPs"] {
-        for (number, ip) in items(&new["status"], list).iter().enumerate() {
+        let all = items(&new["status"], list);
+        for (number, ip) in all.iter().enumerate() {
             let ip = text(ip, "ip");
             report(&mut errors, &path.child(list).index(number), ip, check::ip_address(ip));
+        }
+        let of_newer = all.iter().filter(|ip| text(ip, "ip").contains(':')).count();
+        if of_newer > 1 || all.len() - of_newer > 1 {
+            let detail = "may specify no more than one IP for each IP family";
+            errors.push(FieldError::invalid(&path.child(list), Value::from(all.to_vec()), detail));
         }
     }
     transitions(&mut errors, new, old, &path.child("containerStatuses"));
