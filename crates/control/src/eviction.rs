@@ -98,7 +98,8 @@ impl Eviction {
 ///
 /// The time for which a taint is borne begins when both are there, which the objects themselves tell: a restart forgets nothing.
 pub fn leaves_at(pod: &Value, node: &Value) -> Option<Timestamp> {
-    if !pod["metadata"]["deletionTimestamp"].is_null() {
+    // Most nodes make nobody leave, and each change of each pod is looked at.
+    if !is_left(node) || !pod["metadata"]["deletionTimestamp"].is_null() {
         return None;
     }
     let tolerations: Vec<Toleration> = fit::tolerations(&pod["spec"]);

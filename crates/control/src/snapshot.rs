@@ -154,7 +154,7 @@ impl Snapshot {
         let last = self.last.as_str();
         let (after, before) = ((Bound::Excluded(last), Bound::Unbounded), (Bound::Unbounded, Bound::Included(last)));
         let around = self.nodes.range::<str, _>(after).chain(self.nodes.range::<str, _>(before));
-        let mut fitting: Vec<&Node> = Vec::new();
+        let mut fitting: Vec<&Node> = Vec::with_capacity(enough);
         let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
         for (_, node) in around {
             let misfits = misfits(wants, &self.as_promised(node, uid, wants.priority), view.as_ref());

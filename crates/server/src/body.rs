@@ -131,21 +131,40 @@ impl Patch {
             api::Error::Unprocessable(message) => Status::unprocessable(message).with_details(Details::default()),
             error => error::of_api(error),
         })?;
-        let Decoded { value, warnings } = json::normalize(kind, &patched, policy).map_err(|error| match error {
-            api::Error::Strict(_) | api::Error::Malformed(_) => refusal(&self.shown(&patched), &error),
+        let (changed, kept) = changed(patched, old);
+        let Decoded { mut value, warnings } = json::normalize(kind, &changed, policy).map_err(|error| match error {
+            api::Error::Strict(_) | api::Error::Malformed(_) => {
+                refusal(&self.shown(with(changed, kept.clone())), &error)
+            }
             error => error::of_api(error),
         })?;
+        value = with(value, kept);
         check_head(&value, old, target)?;
         Ok((value, warnings))
     }
 
     /// What a refusal shows: what came of the patch, or for a strategic one the patch itself.
-    fn shown(&self, patched: &Value) -> String {
+    fn shown(&self, patched: Value) -> String {
         match self.form {
             Form::Strategic => go(&json::parse(&self.bytes).unwrap_or_default()),
             _ => patched.to_string(),
         }
     }
+}
+
+/// Takes out of a patched object the fields that are as they were, which need not be brought to their normal form again.
+fn changed(patched: Value, old: &Value) -> (Value, Map<String, Value>) {
+    let Value::Object(fields) = patched else { return (patched, Map::new()) };
+    let (kept, changed) = fields.into_iter().partition(|(name, value)| old.get(name) == Some(value));
+    (Value::Object(changed), kept)
+}
+
+/// Puts fields into an object.
+fn with(mut object: Value, fields: Map<String, Value>) -> Value {
+    if let Some(object) = object.as_object_mut() {
+        object.extend(fields);
+    }
+    object
 }
 
 /// A tree as Go prints it.

@@ -51,5 +51,5 @@ async fn ensure(registry: &Registry, resource: Resource, mut tree: Value) -> Res
         return Ok(());
     }
     (resource.behaviour.defaults)(&mut tree);
-    registry.create(resource, &mut tree, WriteOptions::default()).await.map(drop)
+    registry.create(resource, tree, WriteOptions::default()).await.map(drop)
 }

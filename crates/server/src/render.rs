@@ -128,36 +128,35 @@ impl Lines {
         Self { resource, form, columns_told: false }
     }
 
-    /// One item as a line.
-    pub(crate) fn line(&mut self, item: &Item, now: Timestamp) -> Bytes {
+    /// Writes one item as a line.
+    pub(crate) fn line(&mut self, line: &mut BytesMut, item: &Item, now: Timestamp) {
         match item {
-            Item::Change(change, entry) => self.change(*change, entry, now),
+            Item::Change(change, entry) => self.change(line, *change, entry, now),
             Item::Left(entry, revision) => {
                 let value = entry.stamped_as(*revision);
                 let (key, created, stamp) = (entry.key.clone(), entry.created, entry.stamp);
                 let memo = store::Memo::default();
                 let left = store::Entry { key, value, created, modified: *revision, stamp, memo };
-                self.change(Change::Deleted, &left, now)
+                self.change(line, Change::Deleted, &left, now);
             }
-            Item::Bookmark { revision, initial } => self.bookmark(*revision, *initial, now),
+            Item::Bookmark { revision, initial } => self.bookmark(line, *revision, *initial, now),
         }
     }
 
-    fn change(&mut self, change: Change, entry: &store::Entry, now: Timestamp) -> Bytes {
+    fn change(&mut self, line: &mut BytesMut, change: Change, entry: &store::Entry, now: Timestamp) {
         match self.form {
-            Form::Json if self.resource.conversion.is_none() => object::derived(entry).frame(change, entry),
             Form::Table(format) => {
                 let meta = json!({"resourceVersion": entry.modified.to_string()});
                 let row = table::row(self.resource.behaviour, format, &object::decode(entry), now);
                 let with_columns = !std::mem::replace(&mut self.columns_told, true);
                 let table = table::table(self.resource.behaviour, format, meta, vec![row], with_columns);
-                object::frame(change.as_str(), &json_bytes(&table))
+                object::frame(line, change.as_str(), &json_bytes(&table));
             }
-            form => object::frame(change.as_str(), &object_bytes(&self.resource, entry, form, now)),
+            form => object::frame(line, change.as_str(), &object_bytes(&self.resource, entry, form, now)),
         }
     }
 
-    fn bookmark(&mut self, revision: Revision, initial: bool, now: Timestamp) -> Bytes {
+    fn bookmark(&mut self, line: &mut BytesMut, revision: Revision, initial: bool, now: Timestamp) {
         let mut meta = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
         if initial {
             meta["annotations"] = json!({"k8s.io/initial-events-end": "true"});
@@ -177,6 +176,6 @@ impl Lines {
                 table::table(self.resource.behaviour, format, list, vec![row], !self.columns_told)
             }
         };
-        object::frame("BOOKMARK", &json_bytes(&object))
+        object::frame(line, "BOOKMARK", &json_bytes(&object));
     }
 }

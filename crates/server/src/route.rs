@@ -41,7 +41,11 @@ pub(crate) async fn answer(state: &Arc<State>, request: Request<Body>) -> Result
 }
 
 fn audit_id() -> HeaderValue {
-    HeaderValue::from_str(&crate::registry::uid()).unwrap_or(HeaderValue::from_static("unknown"))
+    let id = HeaderValue::from_str(&crate::registry::uid());
+    let mut id = id.unwrap_or(HeaderValue::from_static("unknown"));
+    // No secret, but it never comes again: HTTP/2 need not remember it at both ends.
+    id.set_sensitive(true);
+    id
 }
 
 /// What the method asks of a resource.

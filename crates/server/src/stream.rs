@@ -75,18 +75,14 @@ impl Stream {
         Ok(())
     }
 
-    /// Lines that are there together go together: each chunk costs both ends more than its bytes. One alone is not copied.
+    /// Lines that are there together go together: each chunk costs both ends more than its bytes.
     fn chunk(&mut self, items: &mut &[Item], now: Timestamp) -> Bytes {
         let mut chunk = BytesMut::new();
         while let Some((first, rest)) = items.split_first()
             && chunk.len() < CHUNK_BYTES
         {
-            let line = self.lines.line(first, now);
+            self.lines.line(&mut chunk, first, now);
             *items = rest;
-            if chunk.is_empty() && (rest.is_empty() || line.len() >= CHUNK_BYTES) {
-                return line;
-            }
-            chunk.extend_from_slice(&line);
         }
         chunk.freeze()
     }
@@ -94,5 +90,7 @@ impl Stream {
 
 /// A watch that cannot go on says so and ends.
 fn error_line(status: &Status) -> Bytes {
-    object::frame("ERROR", &status.to_json())
+    let mut line = BytesMut::new();
+    object::frame(&mut line, "ERROR", &status.to_json());
+    line.freeze()
 }

@@ -126,8 +126,8 @@ async fn create(
     place(&resource, namespace(path), &mut tree)?;
     complete(&resource, &mut tree);
     admit::create(registry, &call.user, &resource, &mut tree).await?;
-    let entry = registry.create(resource, &mut tree, WriteOptions { dry_run }).await?;
-    warnings.extend((resource.behaviour.warnings)(&tree));
+    let entry = registry.create(resource, tree, WriteOptions { dry_run }).await?;
+    warnings.extend((resource.behaviour.warnings)(&stored::tree(&entry)));
     let mut response = render::one(StatusCode::CREATED, &resource, &entry, form, now());
     warn(&mut response, &warnings);
     Ok(response)
@@ -188,7 +188,7 @@ pub(crate) async fn update(
     complete(&resource, &mut tree);
     if part.is_empty() && resource.behaviour.create_on_update && registry.find(target).await?.is_none() {
         admit::create(registry, &call.user, &resource, &mut tree).await?;
-        let entry = registry.create(resource, &mut tree, WriteOptions { dry_run }).await?;
+        let entry = registry.create(resource, tree, WriteOptions { dry_run }).await?;
         return Ok(render::one(StatusCode::CREATED, &resource, &entry, form, now()));
     }
     let user = call.user;
@@ -253,7 +253,7 @@ async fn delete(registry: &Registry, mut call: Call, target: &Target) -> Result<
     if !deleted.gone || SHOWN_WHEN_DELETED.contains(&target.resource.kind.kind) {
         return Ok(render::one(StatusCode::OK, &target.resource, &deleted.entry, form, now()));
     }
-    let uid = stored::derived(&deleted.entry).head.uid.clone();
+    let uid = stored::derived(&deleted.entry).head(&deleted.entry).uid.clone();
     let status = Status::deleted(target.resource.named(), &target.name, &uid);
     Ok(error::response(&status))
 }

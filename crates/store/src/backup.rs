@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::log::{snapshot, view};
-use crate::{Condition, Entry, Error, Event, Op, Range, Result, Revision, Store, Txn, Value, digits};
+use crate::{Condition, Entry, Error, Event, Memo, Op, Range, Result, Revision, Store, Txn, Value, digits};
 
 /// One transaction of a transfer has so many operations and bytes at most; etcd takes 128 and 1.5 MiB.
 const OPS: usize = 100;
@@ -136,7 +136,7 @@ impl Entry {
         };
         let at = stamp as usize;
         let bytes = [&self.value[..at], &self.value[at + digits(self.modified)..]].concat();
-        Value { bytes: bytes.into(), stamp: Some(stamp) }
+        Value { bytes: bytes.into(), stamp: Some(stamp), memo: Memo::default() }
     }
 }
 

@@ -59,18 +59,20 @@ pub struct Value {
     pub bytes: Bytes,
     /// The offset in `bytes` at which the revision belongs.
     pub stamp: Option<u32>,
+    /// What its writer knows of it already, for its readers; an engine may lose it.
+    pub memo: Memo,
 }
 
 impl Value {
     /// A value that does not carry its revision.
     pub fn plain(bytes: impl Into<Bytes>) -> Self {
-        Self { bytes: bytes.into(), stamp: None }
+        Self { bytes: bytes.into(), stamp: None, memo: Memo::default() }
     }
 
     /// A value that gets its revision at `offset`.
     pub fn stamped(bytes: impl Into<Bytes>, offset: usize) -> Self {
         let stamp = u32::try_from(offset).ok();
-        Self { bytes: bytes.into(), stamp }
+        Self { bytes: bytes.into(), stamp, memo: Memo::default() }
     }
 }
 

@@ -5,10 +5,15 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 /// A slot that is filled once, by whoever first needs what is derived from the value beside it.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Memo(OnceLock<Arc<dyn Any + Send + Sync>>);
 
 impl Memo {
+    /// A slot that is filled already.
+    pub fn filled<T: Any + Send + Sync>(value: Arc<T>) -> Self {
+        Self(OnceLock::from(value as Arc<dyn Any + Send + Sync>))
+    }
+
     /// What is in the slot; `derive` fills it if it is empty. Should the slot hold another type, `derive` is called each
     /// time: a store has one reader, so this costs only time.
     pub fn get_or<T: Any + Send + Sync>(&self, derive: impl Fn() -> T) -> Arc<T> {

@@ -243,8 +243,8 @@ impl State {
 
 fn put(previous: Option<Arc<Entry>>, revision: Revision, key: Key, value: Value) -> Event {
     let created = previous.as_ref().map_or(revision, |before| before.created);
-    let (value, stamp) = (value.bytes, value.stamp);
-    let entry = Entry { key, value, created, modified: revision, stamp, memo: Memo::default() };
+    let Value { bytes: value, stamp, memo } = value;
+    let entry = Entry { key, value, created, modified: revision, stamp, memo };
     Event { entry: Arc::new(entry), previous, deleted: false }
 }
 
@@ -263,13 +263,13 @@ fn delete(previous: Arc<Entry>, revision: Revision) -> Event {
 /// Puts the digits of a revision into a value at its stamp.
 pub(crate) fn stamp(value: &Value, revision: Revision) -> Value {
     let Some(at) = value.stamp.map(|at| at as usize).filter(|at| *at <= value.bytes.len()) else {
-        return Value { bytes: value.bytes.clone(), stamp: None };
+        return Value { stamp: None, ..value.clone() };
     };
     let mut bytes = Vec::with_capacity(value.bytes.len() + digits(revision));
     bytes.extend_from_slice(&value.bytes[..at]);
     bytes.extend_from_slice(revision.to_string().as_bytes());
     bytes.extend_from_slice(&value.bytes[at..]);
-    Value { bytes: Bytes::from(bytes), stamp: value.stamp }
+    Value { bytes: Bytes::from(bytes), stamp: value.stamp, memo: value.memo.clone() }
 }
 
 /// The watchers of one prefix.

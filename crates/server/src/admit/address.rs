@@ -64,7 +64,7 @@ impl Addresses {
 fn others(nodes: &[Arc<Entry>], own: &str) -> Vec<(String, Arc<Said>)> {
     let said = nodes.iter().map(|entry| {
         let derived = stored::derived(entry);
-        (derived.head.name.clone(), derived.admission.get_or(|| said(&stored::decode(entry))))
+        (derived.head(entry).name.clone(), derived.admission.get_or(|| said(&stored::decode(entry))))
     });
     said.filter(|(name, said)| name != own && !said.is_empty()).collect()
 }

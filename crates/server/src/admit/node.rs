@@ -63,7 +63,7 @@ impl Claims {
                 let leases = Selection::all(Resource::known("coordination.k8s.io", "leases"), Some(BLOCKS));
                 let page = registry.list(&leases, &ListOptions::ALL).await?;
                 let own = page.entries.iter().filter(|lease| *holder(lease) == *node);
-                claims.held = own.map(|lease| stored::derived(lease).head.name.clone()).collect();
+                claims.held = own.map(|lease| stored::derived(lease).head(lease).name.clone()).collect();
             }
             "Lease" => {
                 let facts = Target::new(Resource::known("", "configmaps"), "kube-system", CLUSTER_FACTS);

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use store::{Error, Op, Txn};
 
-use super::object::{decode, encode, unstored};
+use super::object::{derived, tree, unstored};
 use super::write::is_finished;
 use super::{ListOptions, Registry, Selection, TRIES, Target, now};
 use crate::error;
@@ -67,15 +67,20 @@ impl Registry {
         options: &DeleteOptions,
         entry: Arc<store::Entry>,
     ) -> Result<Option<Deleted>, Status> {
-        let old = decode(&entry);
+        let old = tree(&entry);
         options.check(target, &old)?;
         let (txn, shown) = match plan(target, &old, options.grace, now()) {
             Step::Wait => return Ok(Some(Deleted { entry, gone: false })),
-            Step::Remove(shown) => (Txn::delete(entry.key.clone(), entry.modified), shown),
-            Step::Mark(new) => (Txn::update(entry.key.clone(), entry.modified, encode(&new)), new),
+            Step::Remove(shown) => {
+                let shown = unstored(entry.key.clone(), &shown, entry.modified);
+                (Txn::delete(entry.key.clone(), entry.modified), shown)
+            }
+            Step::Mark(new) => {
+                let shown = unstored(entry.key.clone(), &new, entry.modified);
+                (Txn::update(entry.key.clone(), entry.modified, self.recent.encode(&target.resource, new)), shown)
+            }
         };
         let gone = matches!(txn.ops[0], Op::Delete(_));
-        let shown = unstored(entry.key.clone(), &shown, entry.modified);
         if options.dry_run {
             return Ok(Some(Deleted { entry: shown, gone }));
         }
@@ -97,7 +102,8 @@ impl Registry {
         let page = self.list(selection, list).await?;
         let mut deleted = Vec::with_capacity(page.entries.len());
         for entry in page.entries {
-            let head = &super::object::derived(&entry).head;
+            let derived = derived(&entry);
+            let head = derived.head(&entry);
             let target = Target::new(selection.resource, &head.namespace, &head.name);
             match self.delete(&target, options).await {
                 Ok(_) => deleted.push(entry),
@@ -219,9 +225,7 @@ impl Registry {
     pub(crate) async fn admit_namespace(&self, name: &str) -> Result<Option<bool>, Status> {
         let target = Target::new(super::Resource::known("", "namespaces"), "", name);
         let entry = self.find(&target).await?;
-        Ok(entry.map(|entry| {
-            let tree = decode(&entry);
-            text_at(&tree, &["metadata", "deletionTimestamp"]).is_empty()
-        }))
+        let admits = |entry: &store::Entry| text_at(&tree(entry), &["metadata", "deletionTimestamp"]).is_empty();
+        Ok(entry.map(|entry| *derived(&entry).admission.get_or(|| admits(&entry))))
     }
 }

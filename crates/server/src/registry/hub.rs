@@ -214,7 +214,7 @@ impl Hub {
 fn value(resource: &Resource, field: &str, entry: &store::Entry) -> String {
     let derived = derived(entry);
     if field == "metadata.name" {
-        return derived.head.name.clone();
+        return derived.head(entry).name.clone();
     }
     let all = derived.fields(resource, entry);
     all.iter().find(|(known, _)| *known == field).map(|(_, value)| value.clone()).unwrap_or_default()

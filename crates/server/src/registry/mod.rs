@@ -114,12 +114,13 @@ impl Target {
 pub(crate) struct Registry {
     store: Arc<dyn store::Store>,
     hubs: Arc<hub::Hubs>,
+    recent: object::Recent,
 }
 
 impl Registry {
     pub(crate) fn new(store: Arc<dyn store::Store>) -> Self {
         let hubs = hub::Hubs::new(store.clone());
-        Self { store, hubs }
+        Self { store, hubs, recent: object::Recent::default() }
     }
 
     /// One object.

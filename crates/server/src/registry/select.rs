@@ -45,7 +45,7 @@ impl Selection {
             return true;
         }
         let derived = derived(entry);
-        let head = &derived.head;
+        let head = derived.head(entry);
         let labels = self.labels.as_ref().is_none_or(|labels| labels.matches(&head.labels));
         labels
             && self.fields.as_ref().is_none_or(|fields| {

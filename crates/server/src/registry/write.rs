@@ -7,7 +7,7 @@ use api::status::Status;
 use serde_json::{Value, json};
 use store::{Error, Revision, Txn};
 
-use super::object::{decode, encode, set_revision, unstored};
+use super::object::{set_revision, tree, unstored};
 use super::{Registry, Resource, TRIES, Target, now};
 use crate::error;
 use crate::kinds::{self, meta};
@@ -44,51 +44,55 @@ pub(crate) struct Update<'a> {
 }
 
 impl Registry {
-    /// Stores a new object. It must have its defaults and have passed admission. Afterwards `tree` is what was stored, but for its version.
+    /// Stores a new object. It must have its defaults and have passed admission.
     pub(crate) async fn create(
         &self,
         resource: Resource,
-        tree: &mut Value,
+        mut tree: Value,
         options: WriteOptions,
     ) -> Result<Arc<store::Entry>, Status> {
-        if !text_at(tree, &["metadata", "resourceVersion"]).is_empty() {
+        if !text_at(&tree, &["metadata", "resourceVersion"]).is_empty() {
             return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
         }
-        prepare(&resource, tree);
-        let prefix = text_at(tree, &["metadata", "generateName"]).to_owned();
-        let generated = text_at(tree, &["metadata", "name"]).is_empty() && !prefix.is_empty();
+        prepare(&resource, &mut tree);
+        let prefix = text_at(&tree, &["metadata", "generateName"]).to_owned();
+        let mut name = text_at(&tree, &["metadata", "name"]).to_owned();
+        if !name.is_empty() || prefix.is_empty() {
+            validate(&resource, &tree)?;
+            let stored = self.put_new(&resource, tree, options).await;
+            return stored.map_err(|error| match error {
+                Error::Conflict { .. } => Status::already_exists(resource.named(), &name),
+                error => error::of_store(error),
+            });
+        }
         for _ in 0..NAMES {
-            if generated {
-                set(object(tree, "metadata"), "name", api::meta::generate_name(&prefix, random()));
-            }
-            validate(&resource, tree)?;
-            match self.put_new(&resource, tree, options).await {
-                Err(Error::Conflict { .. }) if generated => {}
-                Err(Error::Conflict { .. }) => {
-                    return Err(Status::already_exists(resource.named(), text(&tree["metadata"], "name")));
-                }
+            name = api::meta::generate_name(&prefix, random());
+            set(object(&mut tree, "metadata"), "name", name.clone());
+            validate(&resource, &tree)?;
+            match self.put_new(&resource, tree.clone(), options).await {
+                Err(Error::Conflict { .. }) => {}
                 result => return result.map_err(error::of_store),
             }
         }
-        Err(Status::generate_name_conflict(resource.named(), text(&tree["metadata"], "name")))
+        Err(Status::generate_name_conflict(resource.named(), &name))
     }
 
     async fn put_new(
         &self,
         resource: &Resource,
-        tree: &Value,
+        tree: Value,
         options: WriteOptions,
     ) -> store::Result<Arc<store::Entry>> {
-        let (namespace, name) = (text_at(tree, &["metadata", "namespace"]), text_at(tree, &["metadata", "name"]));
+        let (namespace, name) = (text_at(&tree, &["metadata", "namespace"]), text_at(&tree, &["metadata", "name"]));
         let key = Target::new(*resource, namespace, name).key();
         if options.dry_run {
             let got = self.store.get(&key).await?;
             return match got.entry {
                 Some(current) => Err(Error::Conflict { key, current: Some(current) }),
-                None => Ok(unstored(key, tree, got.revision)),
+                None => Ok(unstored(key, &tree, got.revision)),
             };
         }
-        let commit = self.store.commit(Txn::create(key, encode(tree))).await?;
+        let commit = self.store.commit(Txn::create(key, self.recent.encode(resource, tree))).await?;
         Ok(commit.events[0].entry.clone())
     }
 
@@ -106,7 +110,7 @@ impl Registry {
     /// One try; nothing if someone else was faster.
     async fn try_update(&self, update: &Update<'_>, entry: &Arc<store::Entry>) -> Result<Option<Written>, Status> {
         let resource = &update.target.resource;
-        let old = decode(entry);
+        let old = tree(entry);
         let mut new = (update.change)(&old)?;
         check_version(update.target, &new, entry.modified)?;
         if update.uid_is_precondition {
@@ -132,11 +136,12 @@ impl Registry {
         if !errors.is_empty() {
             return Err(Status::invalid(resource.kind_named(), &update.target.name, &errors));
         }
-        self.store_change(entry, &old, new, update.options).await
+        self.store_change(resource, entry, &old, new, update.options).await
     }
 
     async fn store_change(
         &self,
+        resource: &Resource,
         entry: &Arc<store::Entry>,
         old: &Value,
         mut new: Value,
@@ -149,19 +154,15 @@ impl Registry {
         if options.dry_run {
             return Ok(Some(Written { entry: unstored(entry.key.clone(), &new, entry.modified) }));
         }
-        let txn = if is_finished(&new) {
-            // The last finalizer went with this change, so the object goes too.
-            Txn::delete(entry.key.clone(), entry.modified)
+        // If the last finalizer went with this change, the object goes too.
+        let (txn, last) = if is_finished(&new) {
+            let last = unstored(entry.key.clone(), &new, entry.modified);
+            (Txn::delete(entry.key.clone(), entry.modified), Some(last))
         } else {
-            Txn::update(entry.key.clone(), entry.modified, encode(&new))
+            (Txn::update(entry.key.clone(), entry.modified, self.recent.encode(resource, new)), None)
         };
         match self.store.commit(txn).await {
-            Ok(commit) => {
-                let event = &commit.events[0];
-                let entry =
-                    if event.deleted { unstored(entry.key.clone(), &new, entry.modified) } else { event.entry.clone() };
-                Ok(Some(Written { entry }))
-            }
+            Ok(commit) => Ok(Some(Written { entry: last.unwrap_or_else(|| commit.events[0].entry.clone()) })),
             Err(Error::Conflict { .. }) => Ok(None),
             Err(error) => Err(error::of_store(error)),
         }

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 
-use crate::{Op, Revision, Value};
+use crate::{Memo, Op, Revision, Value};
 
 /// Starts each frame. It is no valid UTF-8, so no text that is stored can look like a frame.
 const MARK: u32 = 0xFFD0_1BFF;
@@ -182,7 +182,7 @@ impl Reader {
                 let (key, stamp) = (self.key()?, self.stamp()?);
                 // Copied: a slice would keep the whole log file in memory as long as this one value lives.
                 let bytes = Bytes::copy_from_slice(&self.bytes()?);
-                Some(Op::Put(key, Value { bytes, stamp }))
+                Some(Op::Put(key, Value { bytes, stamp, memo: Memo::default() }))
             }
             DELETE => Some(Op::Delete(self.key()?)),
             _ => None,
