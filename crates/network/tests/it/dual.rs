@@ -4,13 +4,13 @@ use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::time::Duration;
 
 use network::mesh::vni;
-use network::{Backend, Config, Host, HostPort, Own, Peer, Protocol, Ranges, Reach, Socket};
+use network::{Backend, Config, Host, HostPort, Own, Peer, PeerState, Protocol, Ranges, Reach, Socket};
 use testkit::lab::{self, Families, Lab, Namespace, Wire};
 
 use crate::lab::{Machine, answer, ask, isolated, run};
 use crate::mesh::is_possible;
 
-const BOTH: &str = "10.77.0.0/16,fd77::/56";
+pub(crate) const BOTH: &str = "10.77.0.0/16,fd77::/56";
 
 fn host() -> Host {
     let ranges = BOTH.parse().expect("ranges");
@@ -175,16 +175,16 @@ fn who_forwards_still_hears_its_router() {
 }
 
 /// A machine with one attachment.
-struct Node {
-    machine: lab::Machine,
-    host: Host,
+pub(crate) struct Node {
+    pub(crate) machine: lab::Machine,
+    pub(crate) host: Host,
     own: Own,
-    pod: Namespace,
-    addresses: Vec<IpAddr>,
+    pub(crate) pod: Namespace,
+    pub(crate) addresses: Vec<IpAddr>,
 }
 
 impl Node {
-    fn new(wire: &Wire, number: u8, ranges: &str) -> Node {
+    pub(crate) fn new(wire: &Wire, number: u8, ranges: &str) -> Node {
         let machine = wire.machine().expect("a machine");
         let ranges: Ranges = ranges.parse().expect("ranges");
         let all = [
@@ -201,16 +201,20 @@ impl Node {
         node
     }
 
-    fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+    pub(crate) fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         self.machine.namespace().inside(work)
     }
 
-    fn peer(&self) -> Peer {
+    pub(crate) fn peer(&self) -> Peer {
         let (addresses, blocks) = (self.own.addresses.clone(), self.own.blocks.clone());
         Peer { name: self.addresses[0].to_string(), addresses, blocks, path_mtu: None, key: None }
     }
 
-    fn attach(&self) {
+    pub(crate) fn mesh(&self, peers: &[Peer], backend: Backend) -> Vec<PeerState> {
+        self.inside(|| self.host.mesh(&self.own, peers, backend).expect("mesh"))
+    }
+
+    pub(crate) fn attach(&self) {
         let (outer, attachment) = self.inside(|| {
             let attachment = self.host.attachment("pod", &self.addresses).expect("attachment");
             (Socket::route().expect("socket"), attachment)
@@ -227,8 +231,8 @@ fn lead(nodes: &[Node], backend: Backend) -> Vec<Vec<Reach>> {
     let ways = |node: &Node| {
         let others = nodes.iter().filter(|other| other.addresses != node.addresses);
         let peers: Vec<Peer> = others.map(Node::peer).collect();
-        let states = node.inside(|| node.host.mesh(&node.own, &peers, backend).expect("mesh"));
-        let again = node.inside(|| node.host.mesh(&node.own, &peers, backend).expect("mesh"));
+        let states = node.mesh(&peers, backend);
+        let again = node.mesh(&peers, backend);
         assert_eq!(states, again);
         assert!(states.iter().all(|state| state.problems.is_empty()), "{states:?}");
         states.into_iter().flat_map(|state| state.ways).map(|way| way.reach).collect()

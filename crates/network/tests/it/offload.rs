@@ -5,8 +5,9 @@ use std::net::{IpAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use network::{Backend, HostPort, Peer, Protocol};
-use testkit::lab::{Lab, Namespace, Wire};
+use testkit::lab::{Families, Lab, Namespace, Wire};
 
+use crate::dual::{self, BOTH};
 use crate::mesh::{Node, is_possible};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -44,14 +45,14 @@ impl Pair {
 }
 
 fn count_forwarded(namespace: &Namespace) {
-    namespace.run("nft add table ip count").expect("a table");
-    namespace.run("nft add chain ip count forward { type filter hook forward priority 0 ; }").expect("a chain");
-    namespace.run("nft add rule ip count forward counter").expect("a rule");
+    namespace.run("nft add table inet count").expect("a table");
+    namespace.run("nft add chain inet count forward { type filter hook forward priority 0 ; }").expect("a chain");
+    namespace.run("nft add rule inet count forward counter").expect("a rule");
 }
 
 /// In bytes.
 fn forwarded(namespace: &Namespace) -> u64 {
-    let listed = namespace.run("nft list chain ip count forward").expect("the chain");
+    let listed = namespace.run("nft list chain inet count forward").expect("the chain");
     let (_, rest) = listed.split_once("bytes ").expect("a counter");
     rest.split_whitespace().next().expect("a number").parse().expect("a number")
 }
@@ -98,6 +99,35 @@ fn known_flows_pass_the_rules_by() {
         // What is over is not kept: both ends of each connection passed connection tracking.
         let tracked = pair.from.run("cat /proc/net/nf_conntrack");
         assert!(tracked.contains("dport=90") && !tracked.contains("ESTABLISHED"), "{tracked}");
+    }
+}
+
+#[test]
+fn known_flows_of_both_families_pass_the_rules_by() {
+    if !is_possible() {
+        return;
+    }
+    let mut lab = Lab::of(Families::Both).expect("a lab");
+    let wire = lab.wire().expect("a wire");
+    let nodes = [dual::Node::new(&wire, 0, BOTH), dual::Node::new(&wire, 1, BOTH)];
+    let [from, to] = &nodes;
+    nodes.iter().for_each(|node| count_forwarded(node.machine.namespace()));
+    let long = |nodes: &[dual::Node]| nodes.iter().map(|node| forwarded(node.machine.namespace())).sum::<u64>();
+    for (round, backend) in [Backend::Route, Backend::Vxlan].into_iter().enumerate() {
+        for (node, other) in [(from, to), (to, from)] {
+            let states = node.mesh(&[other.peer()], backend);
+            if round == 0 {
+                node.attach();
+            }
+            node.inside(|| node.host.offload(&states)).expect("offload");
+        }
+        for (seen, goal) in from.addresses.iter().zip(&to.addresses) {
+            let before = long(&nodes);
+            let listener = to.pod.inside(|| TcpListener::bind((*goal, 90))).expect("bind");
+            assert_eq!(send(&from.pod, (*goal, 90), listener, 64 * MEGABYTE), *seen);
+            let seen = long(&nodes) - before;
+            assert!((1..MEGABYTE).contains(&seen), "{goal} by {backend:?}: {seen} bytes of 64 MB went the long way");
+        }
     }
 }
 
