@@ -427,7 +427,11 @@ fn pods_of_both_families_reach_each_other_as_themselves() {
         "{lines:?}"
     );
     assert!(lines.iter().all(|line| !line.contains(&"nowhere".to_owned())), "{lines:?}");
-    assert!(lab.own(&["network", "why", "on-m1", "on-m3:8080"]).ok().contains("on-m1 reaches on-m3 at"));
+    let walk = lab.own(&["network", "why", "on-m1", "on-m3:8080"]).ok();
+    for told in ["by IPv4:\n", "by IPv6:\n", "on-m1 reaches on-m3 at 10.42.", "on-m1 reaches on-m3 at [fd42:0:0:100::"]
+    {
+        assert!(walk.contains(told), "no {told:?} in {walk}");
+    }
 
     // What a container is told of itself, and who may ask for it by either family.
     let manifest = "{apiVersion: v1, kind: Pod, metadata: {name: told}, spec: {nodeName: m2, restartPolicy: Never, containers: [{name: main, \

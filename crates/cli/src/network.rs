@@ -45,7 +45,7 @@ enum Format {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Machine {
     name: String,
-    address: String,
+    addresses: Vec<String>,
     blocks: Vec<String>,
     pods: usize,
     /// What the node says; an error if it cannot be asked.
@@ -135,10 +135,11 @@ fn obstacles(answer: &Value) -> Vec<Obstacle> {
 
 fn machine(node: &Value) -> Machine {
     let addresses = node["status"]["addresses"].as_array();
-    let internal = addresses.into_iter().flatten().find(|address| address["type"] == "InternalIP");
+    let internal = addresses.into_iter().flatten().filter(|address| address["type"] == "InternalIP");
+    let internal: Vec<String> = internal.map(|address| text(&address["address"])).collect();
     Machine {
         name: api::meta::name(node).to_owned(),
-        address: internal.map(|address| text(&address["address"])).unwrap_or_default(),
+        addresses: internal,
         blocks: node["spec"]["podCIDRs"].as_array().into_iter().flatten().map(text).collect(),
         pods: 0,
         ways: Ok(Vec::new()),
@@ -194,7 +195,8 @@ const HEADER: [&str; 11] =
 fn table(machines: &[Machine]) -> String {
     let mut rows = vec![HEADER.map(str::to_owned).to_vec()];
     for machine in machines {
-        let own = [machine.name.clone(), machine.address.clone(), machine.blocks.join(","), machine.pods.to_string()];
+        let own =
+            [machine.name.clone(), machine.addresses.join(","), machine.blocks.join(","), machine.pods.to_string()];
         let blank = ["", "", "", ""].map(str::to_owned);
         let lines = match &machine.ways {
             Ok(ways) if ways.is_empty() => vec![["-", "-", "-", "-", "-", "-", ""].map(str::to_owned)],
@@ -244,7 +246,7 @@ fn edges(machines: &[Machine]) -> Vec<(String, String, String)> {
 }
 
 fn label(machine: &Machine, line: &str) -> String {
-    format!("{}{line}{}{line}{}", machine.name, machine.address, machine.blocks.join(line))
+    format!("{}{line}{}{line}{}", machine.name, machine.addresses.join(line), machine.blocks.join(line))
 }
 
 fn dot(machines: &[Machine]) -> String {

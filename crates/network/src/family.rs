@@ -45,6 +45,14 @@ impl Family {
         }
     }
 
+    /// Every link and path must take packets of this size.
+    pub(crate) fn least_mtu(self) -> u32 {
+        match self {
+            Family::V4 => 68,
+            Family::V6 => 1280,
+        }
+    }
+
     /// The kernel's number, also that of the packet filter.
     pub(crate) fn number(self) -> u8 {
         match self {

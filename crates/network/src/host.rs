@@ -167,6 +167,7 @@ impl Host {
         let mtu = uplinks.iter().map(|uplink| uplink.mtu).min().unwrap_or(DEFAULT_MTU);
         let tunnel = self.tunnel_link(&route()?)?;
         let tunnel_mtu = tunnel.and_then(|link| link.find_u32(route::LINK_HEADER, route::IFLA_MTU));
+        let least = addresses.iter().map(|address| Family::of(*address).least_mtu()).max().unwrap_or(0);
         Ok(Attachment {
             link: "eth0".into(),
             host_link: self.link_name(sandbox),
@@ -176,7 +177,7 @@ impl Host {
                 .map(|(address, uplink)| Address::new(*address, uplink.address))
                 .collect(),
             // What fits everywhere; those attached before there was a tunnel are told by the machine.
-            mtu: tunnel_mtu.map_or(mtu, |tunnel| tunnel.min(mtu)),
+            mtu: tunnel_mtu.map_or(mtu, |tunnel| tunnel.min(mtu)).max(least),
         })
     }
 

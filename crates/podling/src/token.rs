@@ -147,7 +147,8 @@ async fn create(client: &Client, facts: &Facts, authority_pem: &str, wanted: &Wa
     if facts.listen.ip().is_loopback() {
         say!("");
         say!("The API server listens on {} only, where no other machine reaches it:", facts.listen.ip());
-        say!("start it with --listen 0.0.0.0:{} first.", facts.listen.port());
+        let any = if facts.node_address.is_ipv4() { "0.0.0.0" } else { "[::]" };
+        say!("start it with --listen {any}:{} first.", facts.listen.port());
     }
     Ok(())
 }

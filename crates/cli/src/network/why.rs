@@ -28,6 +28,8 @@ pub(crate) struct Options {
 struct Facts {
     from: Side,
     to: Side,
+    /// The address that is asked for, and its port.
+    goal: String,
     port: u16,
     /// What came of connecting from the one to the other.
     reach: Result<Value, String>,
@@ -80,12 +82,36 @@ pub(crate) async fn run(session: &Session, options: &Options) -> Result<(), Fail
     let port = port
         .or_else(|| declared(&to))
         .ok_or_else(|| Failure::text(format!("pod {} declares no port: name one as POD:PORT", api::meta::name(&to))))?;
-    let steps = walk(&facts(session, from, to, port).await);
-    print::out(&steps.iter().map(line).collect::<String>());
-    match steps.last() {
-        Some(last) if last.mark == Mark::Good => Ok(()),
-        _ => Err(Failure::text(verdict(&steps))),
+    let goals = goals(&to);
+    let mut ended = None;
+    for goal in &goals {
+        if goals.len() > 1 {
+            print::out(&format!("by {}:\n", family(goal)));
+        }
+        let steps = walk(&facts(session, from.clone(), to.clone(), goal.clone(), port).await);
+        print::out(&steps.iter().map(line).collect::<String>());
+        if steps.last().is_none_or(|last| last.mark != Mark::Good) {
+            ended = ended.or(Some(Failure::text(verdict(&steps))));
+        }
     }
+    ended.map_or(Ok(()), Err)
+}
+
+/// The addresses of a pod; nothing where it has none yet, which ends the walk.
+fn goals(pod: &Value) -> Vec<String> {
+    let all: Vec<String> = pod["status"]["podIPs"].as_array().into_iter().flatten().map(|ip| text(&ip["ip"])).collect();
+    if all.is_empty() { vec![text(&pod["status"]["podIP"])] } else { all }
+}
+
+fn family(address: &str) -> &'static str {
+    if address.contains(':') { "IPv6" } else { "IPv4" }
+}
+
+/// The address of a side's pod that is of the same family as the one that is asked for, or else what it has.
+fn own_address(side: &Side, goal: &str) -> String {
+    let all = goals(&side.pod);
+    let fitting = all.iter().find(|address| family(address) == family(goal)).or(all.first());
+    fitting.cloned().unwrap_or_default()
 }
 
 async fn pod(session: &Session, name: &str) -> Result<Value, Failure> {
@@ -99,13 +125,13 @@ fn declared(pod: &Value) -> Option<u16> {
     u16::try_from(ports.next()?["containerPort"].as_u64()?).ok()
 }
 
-async fn facts(session: &Session, from: Value, to: Value, port: u16) -> Facts {
-    let goal = text(&to["status"]["podIP"]);
-    let tried = join(reach(session, &from, &goal, port), reach(session, &to, "127.0.0.1", port));
+async fn facts(session: &Session, from: Value, to: Value, goal: String, port: u16) -> Facts {
+    let loopback = if family(&goal) == "IPv4" { "127.0.0.1" } else { "::1" };
+    let tried = join(reach(session, &from, &goal, port), reach(session, &to, loopback, port));
     let sides = join(side(session, from.clone()), side(session, to.clone()));
     let ((reach, own), (from, to)) = join(tried, sides).await;
     let own = own.ok();
-    Facts { from, to, port, reach, own }
+    Facts { from, to, goal, port, reach, own }
 }
 
 async fn reach(session: &Session, pod: &Value, address: &str, port: u16) -> Result<Value, String> {
@@ -132,14 +158,18 @@ async fn side(session: &Session, pod: Value) -> Side {
 fn walk(facts: &Facts) -> Vec<Step> {
     let mut steps = Vec::new();
     for side in [&facts.from, &facts.to] {
-        steps.extend([pod_step(side), node_step(side)]);
-        steps.extend(block_step(side));
+        let address = own_address(side, &facts.goal);
+        steps.extend([pod_step(side, &address), node_step(side)]);
+        steps.extend(block_step(side, &address));
     }
     if name(&facts.from.node) == name(&facts.to.node) {
         let told = format!("both are on node {}: its own routes lead there", name(&facts.to.node));
         steps.push(Step { mark: Mark::Good, what: "way", told });
     } else {
-        steps.extend([way_step("way", &facts.from, &facts.to), way_step("way back", &facts.to, &facts.from)]);
+        steps.extend([
+            way_step("way", &facts.from, &facts.to, &facts.goal),
+            way_step("way back", &facts.to, &facts.from, &facts.goal),
+        ]);
     }
     steps.extend(obstacle_steps(&facts.from));
     if name(&facts.from.node) != name(&facts.to.node) {
@@ -156,8 +186,8 @@ fn name(object: &Value) -> &str {
     api::meta::name(object)
 }
 
-fn pod_step(side: &Side) -> Step {
-    let (pod, phase, address) = (&side.pod, text(&side.pod["status"]["phase"]), text(&side.pod["status"]["podIP"]));
+fn pod_step(side: &Side, address: &str) -> Step {
+    let (pod, phase) = (&side.pod, text(&side.pod["status"]["phase"]));
     let told = format!("{} is {phase} on node {} with address {address}", name(pod), name(&side.node));
     match () {
         () if side.node.is_null() => {
@@ -204,8 +234,8 @@ fn condition(object: &Value, wanted: &str) -> String {
 }
 
 /// None where the pod has its node's own address.
-fn block_step(side: &Side) -> Option<Step> {
-    let address: IpAddr = side.pod["status"]["podIP"].as_str()?.parse().ok()?;
+fn block_step(side: &Side, address: &str) -> Option<Step> {
+    let address: IpAddr = address.parse().ok()?;
     if side.pod["spec"]["hostNetwork"] == true {
         return None;
     }
@@ -237,12 +267,17 @@ fn contains(block: &str, address: IpAddr) -> bool {
     base.is_ipv4() == address.is_ipv4() && kept(base) == kept(address)
 }
 
-fn way_step(what: &'static str, from: &Side, to: &Side) -> Step {
+/// That of the goal's family, where each has its own.
+fn way_to<'a>(ways: &'a [Way], there: &str, goal: &str) -> Option<&'a Way> {
+    ways.iter().find(|way| way.peer == there && way.families.iter().any(|it| it == family(goal)))
+}
+
+fn way_step(what: &'static str, from: &Side, to: &Side, goal: &str) -> Step {
     let (here, there) = (name(&from.node), name(&to.node));
     let Ok(known) = &from.ways else {
         return Step { mark: Mark::Doubt, what, told: format!("{here} cannot be asked how it reaches {there}") };
     };
-    let Some(way) = known.iter().find(|way| way.peer == there) else {
+    let Some(way) = way_to(known, there, goal) else {
         return Step { mark: Mark::End, what, told: format!("{here} knows no way to {there}") };
     };
     let mut told = format!("{here} reaches {there} by {} through {}, packets up to {}", way.kind, way.link, way.mtu);
@@ -287,8 +322,7 @@ fn obstacle_steps(side: &Side) -> impl Iterator<Item = Step> {
 
 fn packet_step(facts: &Facts) -> Option<Step> {
     let reach = facts.reach.as_ref().ok()?;
-    let carries =
-        || facts.from.ways.as_ref().ok()?.iter().find(|way| way.peer == name(&facts.to.node)).map(|way| way.mtu);
+    let carries = || way_to(facts.from.ways.as_ref().ok()?, name(&facts.to.node), &facts.goal).map(|way| way.mtu);
     Some(match (reach["mtu"].as_u64(), carries()) {
         (Some(mtu), Some(way)) if mtu < way => {
             let told = format!("packets up to {mtu} arrive in one piece, less than the {way} of the way");
@@ -303,7 +337,10 @@ fn packet_step(facts: &Facts) -> Option<Step> {
 
 fn listener_step(facts: &Facts) -> Step {
     let (from, to) = (name(&facts.from.pod), name(&facts.to.pod));
-    let goal = format!("{}:{}", text(&facts.to.pod["status"]["podIP"]), facts.port);
+    let goal = match family(&facts.goal) {
+        "IPv4" => format!("{}:{}", facts.goal, facts.port),
+        _ => format!("[{}]:{}", facts.goal, facts.port),
+    };
     let reach = match &facts.reach {
         Ok(reach) => reach,
         Err(why) => {
@@ -378,6 +415,7 @@ mod tests {
         Facts {
             from: side("a", "one", 1, "two"),
             to: side("b", "two", 2, "one"),
+            goal: "10.42.2.1".into(),
             port: 80,
             reach: Ok(json!({"connection": "open", "took_us": 350, "mtu": 1450})),
             own: None,

@@ -131,6 +131,7 @@ pub fn plan(own: &Own, ranges: &Ranges, peers: &[Peer], ways: &Ways, backend: Ba
         for family in ranges.families() {
             let blocks: Vec<IpNet> = blocks.iter().copied().filter(|block| Family::of_net(block) == family).collect();
             let hop = known(&mesh, peer, backend).and_then(|()| choose(own, peer, family, ways, backend));
+            let hop = hop.and_then(|hop| hop.wide_enough(peer, family).map(|()| hop));
             let led = match hop {
                 Ok(hop) => lead(&mut mesh, peer, &blocks, &hop, &mut tunnel_mtu),
                 Err(problem) => {
@@ -158,18 +159,37 @@ enum Hop<'a> {
     Tunnel(Carrier, &'a Way, IpAddr),
 }
 
+impl Hop<'_> {
+    /// The largest packet between attachments.
+    fn mtu(&self, peer: &Peer) -> u32 {
+        match self {
+            Hop::Link(way, _) => path_mtu(peer, way),
+            Hop::Tunnel(carrier, way, machine) => {
+                path_mtu(peer, way).saturating_sub(carrier.overhead(Family::of(*machine)))
+            }
+        }
+    }
+
+    fn wide_enough(&self, peer: &Peer, family: Family) -> Result<(), String> {
+        let (mtu, least) = (self.mtu(peer), family.least_mtu());
+        if mtu >= least {
+            return Ok(());
+        }
+        Err(format!("the way to {} takes packets up to {mtu}, and {family} needs {least}", peer.name))
+    }
+}
+
 /// Routes to these blocks; how that is called, and the largest packet.
 fn lead(mesh: &mut Mesh, peer: &Peer, blocks: &[IpNet], hop: &Hop<'_>, tunnel_mtu: &mut Option<u32>) -> (Reach, u32) {
+    let mtu = hop.mtu(peer);
     match *hop {
         Hop::Tunnel(carrier, way, machine) => {
-            let mtu = path_mtu(peer, way).saturating_sub(carrier.overhead(Family::of(machine)));
             *tunnel_mtu = (*tunnel_mtu).max(Some(mtu));
             through_tunnel(mesh, peer, machine, blocks, mtu);
             (carrier.reach(&way.link_name), mtu)
         }
         Hop::Link(way, via) => {
             let next = Next::Link { link: way.link, via };
-            let mtu = path_mtu(peer, way);
             let narrower = (mtu < way.mtu).then_some(mtu);
             mesh.routes.extend(blocks.iter().map(|block| Route { block: *block, next, mtu: narrower }));
             (Reach::Route { link: way.link_name.clone() }, mtu)
@@ -286,7 +306,9 @@ fn first_of(family: Family, blocks: &[IpNet]) -> Option<IpAddr> {
 
 fn near_end(own: &Own, ranges: &Ranges, carrier: Carrier, mtu: u32) -> Option<Tunnel> {
     let local = underlay(&own.addresses)?;
-    let addresses = ranges.families().filter_map(|family| first_of(family, &own.blocks)).collect();
+    // On a narrower link the kernel refuses an address.
+    let families = ranges.families().filter(|family| mtu >= family.least_mtu());
+    let addresses = families.filter_map(|family| first_of(family, &own.blocks)).collect();
     Some(Tunnel { carrier, vni: own.vni, port: VXLAN_PORT, local, addresses, mac: tunnel_mac(local), mtu })
 }
 
@@ -484,6 +506,18 @@ mod tests {
         let told = mesh.tunnel.clone().expect("a tunnel");
         assert_eq!((told.local, told.addresses), (ip("192.0.2.1"), vec![ip("10.42.0.0"), ip("fd42::")]));
         assert!(mesh.states.iter().all(|state| state.problems.is_empty()));
+    }
+
+    #[test]
+    fn a_path_too_narrow_for_one_family_serves_the_other() {
+        let own = Own { blocks: vec![net("10.42.0.0/26"), net("fd42::/122")], ..own() };
+        let narrow = Peer { path_mtu: Some(1300), ..peer(2, &["10.42.0.64/26", "fd42::40/122"]) };
+        let ranges: Ranges = "10.42.0.0/16,fd42::/56".parse().expect("ranges");
+        let ways: Ways = [(ip("192.0.2.2"), way(true).expect("a way"))].into();
+        let mesh = plan(&own, &ranges, &[narrow], &ways, Backend::Auto);
+        let mtus: Vec<u32> = mesh.states[0].ways.iter().map(|way| way.mtu).collect();
+        assert_eq!((mtus, mesh.tunnel.map(|tunnel| tunnel.addresses)), (vec![1250, 0], Some(vec![ip("10.42.0.0")])));
+        assert_eq!(mesh.states[0].problems, ["the way to n2 takes packets up to 1250, and IPv6 needs 1280"]);
     }
 
     #[test]
