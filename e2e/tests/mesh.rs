@@ -446,6 +446,18 @@ fn pods_of_both_families_reach_each_other_as_themselves() {
     let log = lab.kubectl(&["logs", "told"]).ok();
     assert_eq!(log, format!("{four},{six} 198.18.1.11,fd12:1::11\n{four}\ttold\n{six}\ttold\n"));
 
+    // Another address of one family: the node and the ways to it follow.
+    lab.on(2, "ip".as_ref(), &["address", "add", "fd12:1::77/64", "dev", "eth0", "nodad"]).ok();
+    lab.on(2, "ip".as_ref(), &["address", "del", "fd12:1::11/64", "dev", "eth0"]).ok();
+    e2e::until("the node to say it", || {
+        (of_nodes(&lab, ".status.addresses[?(@.type=='InternalIP')].address")[1] == "198.18.1.11 fd12:1::77")
+            .then_some(())
+    });
+    e2e::until("the way to follow", || {
+        let routes = lab.on(1, "ip".as_ref(), &["-6", "route"]).ok();
+        routes.contains("fd42:0:0:100::40/122 via fd12:1::77 dev eth0").then_some(())
+    });
+
     // A server that starts again finds it all as it was; another range is refused.
     let before = addresses(&lab, 1);
     lab.podling(1, &["down"]).ok();
