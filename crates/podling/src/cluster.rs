@@ -511,6 +511,21 @@ mod tests {
     }
 
     #[test]
+    fn facts_of_earlier_versions_are_read() {
+        let facts = |range: &str| -> Facts {
+            serde_json::from_value(serde_json::json!({"id": "12345678", "pod_cidr": range, "node_name": "n",
+                "node_address": "192.0.2.1", "listen": "127.0.0.1:1", "kubeconfig": null}))
+            .expect("facts")
+        };
+        for range in ["10.42.0.0/16", "10.42.0.0/16,fd42::/56", "fd42::/56"] {
+            let read = facts(range);
+            assert_eq!(read.pod_cidr.to_string(), range);
+            let again: Facts = serde_json::from_value(serde_json::to_value(&read).expect("JSON")).expect("facts");
+            assert_eq!((again.pod_cidr, again.node_address), (read.pod_cidr, read.node_address));
+        }
+    }
+
+    #[test]
     fn a_cluster_that_lost_its_state_is_not_begun_anew() {
         let (_directory, place) = place(&["store", "pki"]);
         let facts = |kubeconfig: serde_json::Value| -> Facts {

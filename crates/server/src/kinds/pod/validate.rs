@@ -421,3 +421,25 @@ fn transitions(errors: &mut Vec<FieldError>, new: &Value, old: &Value, path: &Pa
 pub(super) fn only_additions(new: &Value, old: &Value, name: &str) -> bool {
     entries(old, name).all(|(key, value)| new.get(name).and_then(|map| map.get(key)) == Some(value))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_pod_has_one_address_of_each_family() {
+        let wrong = |ips: &[&str]| -> Vec<String> {
+            let listed: Vec<Value> = ips.iter().map(|ip| json!({"ip": ip})).collect();
+            let pod = json!({"spec": {}, "status": {"podIPs": listed}});
+            status(&pod, &pod).into_iter().map(|error| error.detail).collect()
+        };
+        for right in [&["10.42.0.1"][..], &["fd42::1", "10.42.0.1"], &["10.42.0.1", "fd42::1"]] {
+            assert!(wrong(right).is_empty(), "{right:?}");
+        }
+        for many in [&["10.42.0.1", "10.42.0.2"][..], &["fd42::1", "10.42.0.1", "fd42::2"]] {
+            assert_eq!(wrong(many), ["may specify no more than one IP for each IP family"]);
+        }
+    }
+}
