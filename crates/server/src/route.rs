@@ -126,22 +126,20 @@ fn action(call: &Call, path: &ResourcePath, verb: &str) -> Action {
 const HEALTH: [&str; 3] = ["/healthz", "/livez", "/readyz"];
 
 /// Paths that are no resource's.
-async fn other(state: &Arc<State>, call: &Call, path: &str) -> Result<Response<Body>, Status> {
-    let path = path.strip_suffix('/').filter(|path| !path.is_empty()).unwrap_or(path);
+async fn other(state: &Arc<State>, call: &Call, whole: &str) -> Result<Response<Body>, Status> {
     let verb = call.method().as_str().to_ascii_lowercase();
     let verb = if verb == "head" { "get".to_owned() } else { verb };
-    let action = Action { verb, path: path.to_owned(), ..Action::default() };
+    let action = Action { verb, path: whole.to_owned(), ..Action::default() };
     auth::authorize(&state.registry, &call.user, &action).await?;
     if action.verb != "get" {
         return Err(Status::method_not_allowed());
     }
-    match path {
-        path if HEALTH
-            .iter()
-            .any(|root| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))) =>
-        {
-            Ok(found(health::answer(state, path, &call.query).await))
-        }
+    let is_health = |root: &&str| whole.strip_prefix(*root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    if HEALTH.iter().any(is_health) {
+        // Here a slash at the end begins the name of a check.
+        return Ok(found(health::answer(state, whole, &call.query).await));
+    }
+    match whole.strip_suffix('/').filter(|path| !path.is_empty()).unwrap_or(whole) {
         "/version" => Ok(version(state)),
         "/" => Ok(discovery::index()),
         path if path.starts_with("/openapi/") => Ok(found(state.openapi.answer(call.headers(), &call.query, path)?)),

@@ -37,7 +37,12 @@ async fn strangers_see_health_and_versions_only() {
     ] {
         assert_eq!(bench.ask("GET", path).anonymous().send().await.refusal(), refusal);
     }
-    for path in ["/", "/api", "/api/", "/apis", "/livez/ping", "/readyz/ping", "/version/x", "/openapi/v2"] {
+    let refusal = r#"403 Forbidden forbidden: User "system:anonymous" cannot get path "/healthz/""#;
+    assert_eq!(bench.ask("GET", "/healthz/").anonymous().send().await.refusal(), refusal);
+    for (path, code) in [("/healthz/", 404), ("/livez/ping/", 404), ("/livez/ping", 200), ("/api/", 200)] {
+        assert_eq!(bench.ask("GET", path).by("somebody", &[]).send().await.code, code, "{path}");
+    }
+    for path in ["/", "/api", "/api/", "/apis", "/livez/", "/livez/ping", "/livez/ping/", "/readyz/ping", "/version/x", "/openapi/v2"] {
         assert_eq!(bench.ask("GET", path).anonymous().send().await.code, 403, "{path}");
     }
     let known = bench.ask("GET", "/apis").by("somebody", &[]).send().await;
