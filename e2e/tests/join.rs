@@ -360,6 +360,15 @@ fn a_node_goes_on_under_another_address_while_it_runs() {
     lab.readdress(1, 79);
     let has_moved = format!("--for=jsonpath={{.status.addresses[0].address}}={}", lab.address(1));
     lab.kubectl(&["wait", &has_moved, "node/m1", WAIT]).ok();
+    // Whoever looks for the server there finds it under that name.
+    let moved = lab.server();
+    e2e::until("the server's certificate", || {
+        (lab.kubectl(&["--server", &moved, "get", "--raw", "/readyz"]).stdout == "ok").then_some(())
+    });
+    e2e::until("tokens to name it", || {
+        let told = lab.podling(1, &["token", "create"]).ok();
+        told.contains(&format!("podling join {moved} --token")).then_some(())
+    });
     let own = lab.kubectl(&["get", "pod", "on-m1", "-o", "jsonpath={.status.podIP}"]).ok();
     let url = format!("http://{own}:8080/note");
     e2e::until("the server's own pod", || {

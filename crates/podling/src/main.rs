@@ -19,6 +19,7 @@ mod join;
 mod kubia;
 mod leave;
 mod moves;
+mod names;
 mod notify;
 mod own;
 mod process;

@@ -80,7 +80,8 @@ impl Own {
         }
     }
 
-    fn renew(&self) -> anyhow::Result<()> {
+    /// Makes all anew now.
+    pub(crate) fn renew(&self) -> anyhow::Result<()> {
         let mut kept = self.lock();
         let now = SystemTime::now();
         kept.renewals.iter().try_for_each(|renew| renew(&self.authority))?;

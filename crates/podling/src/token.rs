@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::cluster::{Facts, Place, Role};
+use crate::up::CLUSTER_FACTS;
 
 const NAMESPACE: &str = "kube-system";
 const TYPE: &str = "bootstrap.kubernetes.io/token";
@@ -143,7 +144,8 @@ async fn create(client: &Client, facts: &Facts, authority_pem: &str, wanted: &Wa
     say!("{text}");
     say!("");
     say!("On the other machine:");
-    say!("  podling join {} --token {text}", url(facts));
+    let told = client.get(&resource::CONFIG_MAPS.object(Some(NAMESPACE), CLUSTER_FACTS)).await?;
+    say!("  podling join {} --token {text}", servers(facts, &told));
     if facts.listen.ip().is_loopback() {
         say!("");
         say!("The API server listens on {} only, where no other machine reaches it:", facts.listen.ip());
@@ -153,8 +155,30 @@ async fn create(client: &Client, facts: &Facts, authority_pem: &str, wanted: &Wa
     Ok(())
 }
 
+/// The cluster's facts say by keys of this kind, one for each server, where other machines reach it.
+pub(crate) const URLS: &str = "url.";
+
+/// All servers that other machines reach, this one first.
+fn servers(facts: &Facts, told: &Value) -> String {
+    // The process that runs knows better than its file where the machine is now.
+    let own = told["data"][format!("{URLS}{}", facts.id)].as_str().map_or_else(|| url(facts), str::to_owned);
+    let of_others = |(key, url): (&String, &Value)| {
+        let id = key.strip_prefix(URLS).filter(|id| *id != facts.id)?;
+        url.as_str().filter(|url| *url != own && !is_loopback(url)).map(|url| (id.to_owned(), url.to_owned()))
+    };
+    let mut others: Vec<(String, String)> =
+        told["data"].as_object().into_iter().flatten().filter_map(of_others).collect();
+    others.sort_unstable();
+    std::iter::once(own).chain(others.into_iter().map(|(_, url)| url)).collect::<Vec<_>>().join(",")
+}
+
+fn is_loopback(url: &str) -> bool {
+    let address = url.trim_start_matches("https://").parse::<SocketAddr>();
+    address.is_ok_and(|address| address.ip().is_loopback())
+}
+
 /// Where other machines reach the API.
-fn url(facts: &Facts) -> String {
+pub(crate) fn url(facts: &Facts) -> String {
     let mut address = facts.listen;
     if address.ip().is_unspecified() {
         address.set_ip(facts.node_address);
@@ -221,6 +245,26 @@ fn word(length: usize) -> anyhow::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn all_servers_that_are_reached_are_named() {
+        let facts: Facts = serde_json::from_value(json!({
+            "id": "12345678", "pod_cidr": "10.42.0.0/16", "node_name": "n", "node_address": "192.0.2.1",
+            "listen": "0.0.0.0:6443", "kubeconfig": null,
+        }))
+        .expect("facts");
+        let own = format!("{URLS}{}", facts.id);
+        let told = json!({"data": {
+            own: "https://192.0.2.99:6443",
+            "url.b": "https://192.0.2.3:7443",
+            "url.a": "https://api.example:6443",
+            "url.c": "https://127.0.0.1:6443",
+            "names.b": "b,192.0.2.3",
+        }});
+        let all = "https://192.0.2.99:6443,https://api.example:6443,https://192.0.2.3:7443";
+        assert_eq!(servers(&facts, &told), all);
+        assert_eq!(servers(&facts, &json!({})), "https://192.0.2.1:6443");
+    }
 
     #[test]
     fn a_token_is_read_as_it_is_printed() {

@@ -1,7 +1,7 @@
 //! `podling up` and `podling server`: wires everything together in one process and runs it, with a node or without.
 
 use std::fs::File;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,11 +25,12 @@ use wire::{Identity, Service};
 use crate::before::Before;
 use crate::cluster::{self, Facts, Place, Role};
 use crate::door::Door;
+use crate::names::{Called, names};
 use crate::own::Own;
 use crate::progress::Progress;
 use crate::signer::KeyHolder;
 use crate::state::Home;
-use crate::{moves, notify, signals, state, version};
+use crate::{moves, names, notify, signals, state, token, version};
 
 /// The config map of kube-system by which joining nodes learn what they must know.
 pub(crate) const CLUSTER_FACTS: &str = "podling-cluster";
@@ -64,7 +65,7 @@ pub(crate) struct Options {
     /// Address by which others reach this node, or one of each family with a comma between [default: that of the default route's link, or
     /// the one it had before]
     #[arg(long, value_name = "ADDR", value_delimiter = ',')]
-    node_ip: Vec<IpAddr>,
+    pub(crate) node_ip: Vec<IpAddr>,
     /// File to write the kubeconfig into [default: merge it into ~/.kube/config as context podling]
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
@@ -221,8 +222,8 @@ async fn serve(options: Options, role: Role, begun: Instant) -> anyhow::Result<(
     let is_one_of_several = facts.store != Home::Disk;
     let authority = Arc::new(authority(&place, &facts, options.certificate_ttl)?);
     let own = Own::new(authority.clone());
-    let names = names(&facts)?;
-    let listener = listen(&authority, &own, &names, &mut facts).await?;
+    let called = names(&facts)?;
+    let listener = listen(&authority, &own, &options, &mut facts).await?;
     place.keep(&facts)?;
     let (stop, shutdown) = watch::channel(false);
     let door = Arc::new(Door::new(&authority, &own)?);
@@ -231,10 +232,10 @@ async fn serve(options: Options, role: Role, begun: Instant) -> anyhow::Result<(
     let itself = local(&server, Identity::new("kube-apiserver", &["system:masters"]));
     door.look_up_with(itself.clone());
     let listening = tokio::spawn(listener.serve(server.clone(), shutdown.clone()));
-    let control = control(&server, &authority, &options, names.clone());
+    let control = control(&server, &authority, &options, called.clone());
     let election = is_one_of_several.then(|| election(&server, &facts));
     let controllers = tokio::spawn(control::run(control, election, shutdown.clone()));
-    let published = tokio::spawn(publish(itself.clone(), facts.clone(), names, options.clone()));
+    let published = tokio::spawn(publish(itself.clone(), facts.clone(), called.clone(), options.clone()));
     cluster::claim(&facts)?;
     let mut tasks = vec![controllers, listening];
     if role == Role::Up {
@@ -242,7 +243,8 @@ async fn serve(options: Options, role: Role, begun: Instant) -> anyhow::Result<(
             state::claim_name(&*store, &itself, &facts).await?;
         }
         // Other servers reach this node as they reach all others.
-        let outer = if is_one_of_several { Some(node_listener(&authority, &own, &facts).await?) } else { None };
+        let outer =
+            if is_one_of_several { Some(node_listener(&authority, &own, &options, &facts).await?) } else { None };
         let port = outer.as_ref().map_or(Ok(facts.listen), Listener::address)?.port();
         let (addresses, moves) = watch::channel(cluster::node_addresses(&facts, &options.node_ip)?);
         let config = agent(&options, &place, &facts, port, moves, &server)?;
@@ -262,6 +264,8 @@ async fn serve(options: Options, role: Role, begun: Instant) -> anyhow::Result<(
     published.await.context("publishing what nodes must know")??;
     enter(&place, &options, &authority, &mut facts)?;
     keep_entered(&own, &place, &options, &facts);
+    let called = Called { client: itself, facts: facts.clone(), options, own: own.clone(), names: called };
+    tasks.push(tokio::spawn(called.follow(shutdown.clone())));
     tasks.push(tokio::spawn(own.run(shutdown)));
     drop(progress);
     let (name, listen, took) = (&facts.node_name, facts.listen, begun.elapsed().as_millis());
@@ -309,11 +313,20 @@ fn authority(place: &Place, facts: &Facts, life: Duration) -> anyhow::Result<Aut
 }
 
 /// Where this node answers the servers on other machines.
-async fn node_listener(authority: &Authority, own: &Own, facts: &Facts) -> anyhow::Result<Listener> {
+async fn node_listener(authority: &Authority, own: &Own, options: &Options, facts: &Facts) -> anyhow::Result<Listener> {
     let identity = Identity::new(format!("system:node:{}", facts.node_name), &["system:nodes"]);
-    let names = [facts.node_name.clone(), facts.node_address.to_string()];
-    let keys = own.keys(move |authority| authority.server(&identity, &names))?;
-    let address = SocketAddr::from((facts.node_address, 0));
+    let (then, asked_for) = (facts.clone(), options.clone());
+    let keys = own.keys(move |authority| {
+        let now = names::current(&then, &asked_for);
+        authority.server(&identity, &[now.node_name, now.node_address.to_string()])
+    })?;
+    let address = match (options.node_ip.is_empty(), facts.node_address) {
+        (false, address) => address,
+        // The node's address may become another one.
+        (true, IpAddr::V4(_)) => Ipv4Addr::UNSPECIFIED.into(),
+        (true, IpAddr::V6(_)) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let address = SocketAddr::from((address, 0));
     Ok(Listener::bind_with(address, keys, authority.certificate_pem(), Strangers::Refused).await?)
 }
 
@@ -346,11 +359,17 @@ fn control(
 }
 
 /// Tells joining nodes what they must know of the cluster, and those that sign for nodes what this server is called.
-async fn publish(client: Client, facts: Facts, names: Vec<String>, options: Options) -> Result<(), client::Error> {
+pub(crate) async fn publish(
+    client: Client,
+    facts: Facts,
+    names: Vec<String>,
+    options: Options,
+) -> Result<(), client::Error> {
     let (grace, backend) = (options.node_grace.as_secs().to_string(), options.ways.backend.unwrap_or_default());
     let mut data =
         json!({"id": facts.cluster(), "podCIDR": facts.pod_cidr, "nodeGraceSeconds": grace, "backend": backend});
     data[format!("{}{}", signing::NAMES, facts.id)] = names.join(",").into();
+    data[format!("{}{}", token::URLS, facts.id)] = token::url(&facts).into();
     let is_told =
         |present: &Value| data.as_object().into_iter().flatten().all(|(key, value)| present["data"][key] == *value);
     let path = resource::CONFIG_MAPS.object(Some("kube-system"), CLUSTER_FACTS);
@@ -470,31 +489,13 @@ pub(crate) fn machine_name() -> anyhow::Result<String> {
     Ok(name)
 }
 
-/// The names under which the API server may be reached.
-fn names(facts: &Facts) -> anyhow::Result<Vec<String>> {
-    let fixed = [
-        "kubernetes",
-        "kubernetes.default",
-        "kubernetes.default.svc",
-        "kubernetes.default.svc.cluster.local",
-        "localhost",
-        "127.0.0.1",
-        &facts.node_name,
-        &facts.node_address.to_string(),
-        &facts.listen.ip().to_string(),
-    ];
-    let mut names: Vec<String> = fixed.iter().map(ToString::to_string).chain(facts.advertise.iter().cloned()).collect();
-    if !facts.listen.ip().is_loopback() {
-        names.extend(network::addresses().context("listing the machine's addresses")?.iter().map(ToString::to_string));
-    }
-    names.sort();
-    names.dedup();
-    Ok(names)
-}
-
-async fn listen(authority: &Authority, own: &Own, names: &[String], facts: &mut Facts) -> anyhow::Result<Listener> {
-    let names = names.to_vec();
-    let keys = own.keys(move |authority| authority.server(&Identity::new("kube-apiserver", &[]), &names))?;
+async fn listen(authority: &Authority, own: &Own, options: &Options, facts: &mut Facts) -> anyhow::Result<Listener> {
+    let (then, options, first) = (facts.clone(), options.clone(), names(facts)?);
+    let keys = own.keys(move |authority| {
+        // Made anew, it says what the machine is called then.
+        let now = names(&names::current(&then, &options)).unwrap_or_else(|_| first.clone());
+        authority.server(&Identity::new("kube-apiserver", &[]), &now)
+    })?;
     let pem = authority.certificate_pem();
     let listener = Listener::bind_with(facts.listen, keys, pem, Strangers::Served).await?;
     facts.listen = listener.address()?;

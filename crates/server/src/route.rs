@@ -134,7 +134,8 @@ async fn other(state: &Arc<State>, call: &Call, whole: &str) -> Result<Response<
     if action.verb != "get" {
         return Err(Status::method_not_allowed());
     }
-    let is_health = |root: &&str| whole.strip_prefix(*root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    let is_health =
+        |root: &&str| whole.strip_prefix(*root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     if HEALTH.iter().any(is_health) {
         // Here a slash at the end begins the name of a check.
         return Ok(found(health::answer(state, whole, &call.query).await));

@@ -42,7 +42,18 @@ async fn strangers_see_health_and_versions_only() {
     for (path, code) in [("/healthz/", 404), ("/livez/ping/", 404), ("/livez/ping", 200), ("/api/", 200)] {
         assert_eq!(bench.ask("GET", path).by("somebody", &[]).send().await.code, code, "{path}");
     }
-    for path in ["/", "/api", "/api/", "/apis", "/livez/", "/livez/ping", "/livez/ping/", "/readyz/ping", "/version/x", "/openapi/v2"] {
+    for path in [
+        "/",
+        "/api",
+        "/api/",
+        "/apis",
+        "/livez/",
+        "/livez/ping",
+        "/livez/ping/",
+        "/readyz/ping",
+        "/version/x",
+        "/openapi/v2",
+    ] {
         assert_eq!(bench.ask("GET", path).anonymous().send().await.code, 403, "{path}");
     }
     let known = bench.ask("GET", "/apis").by("somebody", &[]).send().await;
