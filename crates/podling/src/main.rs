@@ -40,6 +40,10 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use cluster::Role;
 
+/// A fifth of the server's time went into glibc's allocator (decision 9).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Pods on this machine: a Kubernetes API, a runtime, a network and a store in one program.
 #[derive(Parser)]
 #[command(name = "podling", version = version::TEXT, max_term_width = 120)]
