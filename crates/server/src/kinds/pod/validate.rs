@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use api::field::{FieldError, Path};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::container::{self, Surroundings};
 use super::{affinity, resources, spread, volume};
@@ -382,9 +382,16 @@ pub(super) fn status(new: &Value, old: &Value) -> Vec<FieldError> {
         }
         let of_newer = all.iter().filter(|ip| text(ip, "ip").contains(':')).count();
         if of_newer > 1 || all.len() - of_newer > 1 {
+            // Upstream shows its own form of the field, whose name begins with capitals.
+            let shown: Vec<Value> = all.iter().map(|ip| json!({"IP": text(ip, "ip")})).collect();
             let detail = "may specify no more than one IP for each IP family";
-            errors.push(FieldError::invalid(&path.child(list), Value::from(all.to_vec()), detail));
+            errors.push(FieldError::invalid(&path.child(list), Value::from(shown), detail));
         }
+    }
+    let (host, first) = (text(&new["status"], "hostIP"), items(&new["status"], "hostIPs").first());
+    if let Some(first) = first.map(|ip| text(ip, "ip")).filter(|first| *first != host) {
+        let path = path.child("hostIPs").index(0).child("ip");
+        errors.push(FieldError::invalid(&path, first, "must be equal to `hostIP`"));
     }
     transitions(&mut errors, new, old, &path.child("containerStatuses"));
     errors
@@ -424,8 +431,6 @@ pub(super) fn only_additions(new: &Value, old: &Value, name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
