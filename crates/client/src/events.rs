@@ -138,8 +138,8 @@ impl Writer {
         if let Some((path, count)) = self.written.get_mut(&key) {
             *count += 1;
             let patch = json!({"count": *count, "lastTimestamp": time::format(now)});
-            match self.client.patch(path, Patch::Merge, &patch).await {
-                Ok(_) => return Ok(()),
+            match self.client.patch_unread(path, Patch::Merge, &patch).await {
+                Ok(()) => return Ok(()),
                 // It has expired: written anew below.
                 Err(error) if error.is_not_found() => {}
                 Err(error) => return Err(error),
@@ -147,7 +147,7 @@ impl Writer {
         }
         let name = format!("{}.{:x}", occurrence.about.name, now.as_nanosecond());
         let event = self.event(occurrence, &name, now);
-        self.client.create(&resource::EVENTS.collection(Some(occurrence.namespace())), &event).await?;
+        self.client.create_unread(&resource::EVENTS.collection(Some(occurrence.namespace())), &event).await?;
         if self.written.len() >= REMEMBERED {
             self.written.clear();
         }

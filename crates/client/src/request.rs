@@ -139,6 +139,22 @@ impl Client {
         self.json(Method::PATCH, path, language.media_type(), Some(encode(patch))).await
     }
 
+    /// Creates an object as [`Client::create`] does, for those who do not look at what became of it: the answer is not taken apart.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn create_unread(&self, path: &str, object: &Value) -> Result<(), Error> {
+        self.bytes(Method::POST, path, JSON, Some(encode(object))).await.map(drop)
+    }
+
+    /// Patches an object as [`Client::patch`] does, for those who do not look at what became of it.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn patch_unread(&self, path: &str, language: Patch, patch: &Value) -> Result<(), Error> {
+        self.bytes(Method::PATCH, path, language.media_type(), Some(encode(patch))).await.map(drop)
+    }
+
     /// Deletes an object; the answer is the object, if it takes its time, or a `Status`.
     ///
     /// # Errors
@@ -203,6 +219,11 @@ impl Client {
     }
 
     async fn json(&self, method: Method, path: &str, media: &str, content: Option<Bytes>) -> Result<Value, Error> {
+        let answer = self.bytes(method, path, media, content).await?;
+        serde_json::from_slice(&answer).map_err(|e| Error::failed(format!("reading the answer to {path}"), e))
+    }
+
+    async fn bytes(&self, method: Method, path: &str, media: &str, content: Option<Bytes>) -> Result<Bytes, Error> {
         let request = Request::builder()
             .method(method)
             .uri(path)
@@ -210,8 +231,7 @@ impl Client {
             .header(CONTENT_TYPE, media)
             .body(content.map_or_else(body::empty, body::full))
             .map_err(|e| Error::failed(format!("making a request for {path}"), e))?;
-        let (_, answer) = self.raw(request).await?;
-        serde_json::from_slice(&answer).map_err(|e| Error::failed(format!("reading the answer to {path}"), e))
+        Ok(self.raw(request).await?.1)
     }
 }
 

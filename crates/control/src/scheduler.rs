@@ -302,7 +302,7 @@ impl Scheduler {
         });
         let path = resource::PODS.subresource(Some(&key.namespace), &key.name, "status");
         let patch = json!({"metadata": {"uid": pod["metadata"]["uid"]}, "status": {"conditions": [condition]}});
-        self.client.patch(&path, Patch::Strategic, &patch).await?;
+        self.client.patch_unread(&path, Patch::Strategic, &patch).await?;
         Ok(())
     }
 }
@@ -316,7 +316,7 @@ async fn bind(client: &Client, recorder: &Recorder, pod: &Value, node: &str) -> 
         "metadata": {"name": key.name, "namespace": key.namespace, "uid": pod["metadata"]["uid"]},
         "target": {"apiVersion": "v1", "kind": "Node", "name": node},
     });
-    client.create(&path, &binding).await?;
+    client.create_unread(&path, &binding).await?;
     let message = format!("Successfully assigned {key} to {node}");
     recorder.tell(About::object("Pod", pod), Severity::Normal, "Scheduled", &message);
     Ok(())

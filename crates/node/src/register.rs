@@ -102,7 +102,7 @@ impl Registration {
         let present = self.shared.client.get(&path).await?;
         self.shared.presence.renew(text(&present, "/metadata/uid"), begun);
         let patch = json!({"status": self.status(&present, Timestamp::now())});
-        self.shared.client.patch(&format!("{path}/status"), Patch::Merge, &patch).await?;
+        self.shared.client.patch_unread(&format!("{path}/status"), Patch::Merge, &patch).await?;
         Ok(())
     }
 
@@ -154,8 +154,8 @@ impl Registration {
         let now = time::format_micro(Timestamp::now());
         let patch =
             json!({"spec": {"renewTime": now, "holderIdentity": name, "leaseDurationSeconds": self.grace.as_secs()}});
-        match self.shared.client.patch(&path, Patch::Merge, &patch).await {
-            Ok(_) => Ok(()),
+        match self.shared.client.patch_unread(&path, Patch::Merge, &patch).await {
+            Ok(()) => Ok(()),
             Err(error) if error.is_not_found() => {
                 let lease = json!({
                     "apiVersion": "coordination.k8s.io/v1",

@@ -98,7 +98,7 @@ impl Node {
 
     async fn beat(&self) -> Result<(), client::Error> {
         let path = resource::LEASES.object(Some(LEASE_NAMESPACE), &self.name);
-        self.client.patch(&path, Patch::Merge, &json!({"spec": self.lease()})).await.map(drop)
+        self.client.patch_unread(&path, Patch::Merge, &json!({"spec": self.lease()})).await
     }
 
     /// Starts a pod that is new, ends one that is to go.
@@ -115,7 +115,7 @@ impl Node {
         }
         let path = resource::PODS.subresource(Some(&key.namespace), &key.name, "status");
         let patch = json!({"metadata": {"uid": uid}, "status": self.pod_status(pod, Timestamp::now())});
-        self.client.patch(&path, Patch::Strategic, &patch).await?;
+        self.client.patch_unread(&path, Patch::Strategic, &patch).await?;
         on_running(&key.name);
         Ok(())
     }

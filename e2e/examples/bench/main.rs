@@ -21,6 +21,10 @@ use anyhow::Result;
 use e2e::cluster::Cluster;
 use tokio::runtime::Runtime;
 
+/// As podling's own: what simulates many nodes shall cost what they would.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// One part of the table.
 type Group = fn(&Bench) -> Result<()>;
 
