@@ -7,6 +7,8 @@ use std::str::FromStr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::hash;
+
 /// A family of addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Family {
@@ -94,8 +96,7 @@ pub(crate) fn digest(address: IpAddr) -> [u8; 4] {
     match address {
         IpAddr::V4(address) => address.octets(),
         IpAddr::V6(address) => {
-            let hash = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-            let hash = address.octets().into_iter().fold(0xcbf2_9ce4_8422_2325, hash);
+            let hash = hash::in_64_bits(address.octets());
             ((hash >> 32) as u32 ^ hash as u32).to_be_bytes()
         }
     }

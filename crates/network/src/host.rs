@@ -12,6 +12,7 @@ use crate::attach::{Address, Attachment};
 use crate::error::{Doing, Result};
 use crate::family::{Family, Ranges};
 use crate::filter;
+use crate::hash;
 use crate::netlink::message::Received;
 use crate::netlink::route::{self, LinkAddress, Route};
 use crate::netlink::{Socket, expr};
@@ -211,9 +212,7 @@ impl Host {
 
     /// The outer link of the sandbox of this name.
     pub fn link_name(&self, sandbox: &str) -> String {
-        let hash = sandbox
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        let hash = hash::in_64_bits(sandbox.bytes());
         let mut name = format!("{}{hash:016x}", self.config.prefix);
         name.truncate(15);
         name

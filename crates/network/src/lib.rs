@@ -8,6 +8,7 @@ pub mod attach;
 pub mod error;
 pub mod family;
 mod filter;
+mod hash;
 pub mod host;
 pub mod mesh;
 pub mod monitor;

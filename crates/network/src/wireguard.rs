@@ -11,6 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::attach::number;
 use crate::error::{Doing, Result};
 use crate::host::{Host, route as open};
 use crate::mesh::plan::End;
@@ -136,19 +137,17 @@ impl Host {
     pub(crate) fn make_wireguard(&self, socket: &Socket, secret: &SecretKey) -> Result<(Generic, u32)> {
         let name = tunnel_name(&self.config().prefix, Carrier::WireGuard);
         let generic = Generic::open().doing(|| "find WireGuard in the kernel".into())?;
-        let index = match socket.query(route::link_named(&name)) {
-            Ok(found) if wire::is_wireguard(&found) => route::link_index(&found),
-            Ok(_) => {
+        let index = match self.link_of(socket, Carrier::WireGuard)? {
+            Some(found) if wire::is_wireguard(&found) => route::link_index(&found),
+            Some(_) => {
                 let taken = io::Error::from(io::ErrorKind::AlreadyExists);
                 return Err(taken).doing(|| format!("make the WireGuard link {name}: there is another of this name"));
             }
-            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {
+            None => {
                 let message = wire::new_wireguard(&name, LEAST_MTU);
                 socket.request(vec![message]).doing(|| format!("make the WireGuard link {name}"))?;
-                let made = socket.query(route::link_named(&name)).doing(|| format!("find link {name}"))?;
-                route::link_index(&made)
+                number(socket, &name)?
             }
-            Err(error) => return Err(error).doing(|| format!("find link {name}")),
         };
         let present = generic.device(index).doing(|| format!("look at the WireGuard link {name}"))?;
         if present.secret != Some(secret.0) || present.port != PORT {

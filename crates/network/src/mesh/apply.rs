@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use super::plan::{End, Mesh, Next, Route, Tunnel, Way, Ways, plan};
 use super::{Backend, Carrier, Own, Peer, PeerState, tunnel_name};
+use crate::attach::number;
 use crate::error::{Doing, Result};
 use crate::family::Family;
 use crate::host::{Host, route as open};
@@ -95,8 +96,7 @@ impl Host {
                 self.remove_tunnel(socket, Carrier::Vxlan)?;
                 let message = tunnel::new_vxlan(&name, &wanted, tunnel.mtu);
                 socket.request(vec![message]).doing(|| format!("create the VXLAN link {name}"))?;
-                let made = socket.query(route::link_named(&name)).doing(|| format!("find link {name}"))?;
-                route::link_index(&made)
+                number(socket, &name)?
             }
         };
         self.set_up(socket, index, tunnel).doing(|| format!("set up the VXLAN link {name}"))?;

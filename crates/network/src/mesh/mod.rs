@@ -17,6 +17,7 @@ use crate::family::{Family, digest};
 pub(crate) use apply::look_up;
 pub use plan::{Mesh, Way, plan};
 
+use crate::hash;
 use crate::wireguard::{PublicKey, SecretKey};
 
 /// UDP port of the tunnel, as Linux had it before the number was registered and as everybody has it in their firewalls.
@@ -169,7 +170,7 @@ pub fn underlay(addresses: &[IpAddr]) -> Option<IpAddr> {
 /// The tunnel's number for a cluster of this id: two clusters on one wire do not hear each other. Numbers that others use by default (flannel
 /// 1, Calico 4096) are never taken.
 pub fn vni(cluster: &str) -> u32 {
-    let hash = cluster.bytes().fold(0x811c_9dc5u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    let hash = hash::in_32_bits(cluster.bytes());
     // 24 bits, above all numbers that people give by hand.
     ((hash >> 8) ^ (hash & 0xff)) % 0x00f0_0000 + 0x000f_0000
 }

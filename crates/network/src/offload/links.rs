@@ -7,6 +7,7 @@ use std::{fs, io};
 use super::{Offload, uncover};
 use crate::attach::number;
 use crate::error::{Doing, Result};
+use crate::hash;
 use crate::host::{Host, route as open};
 use crate::mesh::{Carrier, PeerState, Reach};
 use crate::netlink::{Socket, route};
@@ -96,8 +97,7 @@ impl Host {
 
     /// By which this cluster's programs are told from another's on the same link.
     fn owner(&self) -> u32 {
-        let bytes = self.config().prefix.bytes();
-        bytes.fold(0x811c_9dc5u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)).max(1)
+        hash::in_32_bits(self.config().prefix.bytes()).max(1)
     }
 
     fn short(&self) -> MutexGuard<'_, Short> {

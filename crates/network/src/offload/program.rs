@@ -6,9 +6,12 @@
 //! Apache-2.0.
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 
 use super::code::{Code, Label, Op, R, Size, When};
+use crate::family::octets;
 
 /// What the kernel is told about this file.
 pub(super) const LICENSE: &std::ffi::CStr = c"GPL";
@@ -57,6 +60,8 @@ const KEY_PORTS: i16 = KEY + 36;
 const VALUE: i16 = -48;
 const QUESTION: i16 = -112;
 const QUESTION_BYTES: i16 = 64;
+const QUESTION_SOURCE: i16 = QUESTION + 16;
+const QUESTION_DESTINATION: i16 = QUESTION + 32;
 const HARDWARE: i16 = -128;
 const HOPS: i16 = -136;
 
@@ -87,8 +92,6 @@ struct Family {
     /// Hops left, and with which 16 bits they are written.
     hops: i16,
     hops_word: i16,
-    question_source: i16,
-    question_destination: i16,
 }
 
 const V4: Family = Family {
@@ -101,8 +104,6 @@ const V4: Family = Family {
     protocol: IP + 9,
     hops: IP + 8,
     hops_word: IP + 8,
-    question_source: QUESTION + 16,
-    question_destination: QUESTION + 32,
 };
 
 const V6: Family = Family {
@@ -115,8 +116,6 @@ const V6: Family = Family {
     protocol: IP + 6,
     hops: IP + 7,
     hops_word: IP + 6,
-    question_source: QUESTION + 16,
-    question_destination: QUESTION + 32,
 };
 
 impl Family {
@@ -235,12 +234,9 @@ fn address(code: &mut Code, family: &Family, range: &IpNet, (from, to): (i16, i1
 }
 
 /// As a program reads an address, four bytes at a time.
-fn words(address: std::net::IpAddr) -> [u32; 4] {
-    let mut bytes = [0; 16];
-    match address {
-        std::net::IpAddr::V4(address) => bytes[..4].copy_from_slice(&address.octets()),
-        std::net::IpAddr::V6(address) => bytes = address.octets(),
-    }
+fn words(address: IpAddr) -> [u32; 4] {
+    let mut bytes = octets(address);
+    bytes.resize(16, 0);
     let word = |at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
     [word(0), word(4), word(8), word(12)]
 }
@@ -293,7 +289,7 @@ fn ask_for_the_way(code: &mut Code, family: &Family, pass: Label) {
     code.store(Size::Word, R::R10, QUESTION + 8, R::R1);
     traffic_class(code, family);
     for at in (0..family.bytes).step_by(4) {
-        for (key, question) in [(KEY_SOURCE, family.question_source), (KEY_DESTINATION, family.question_destination)] {
+        for (key, question) in [(KEY_SOURCE, QUESTION_SOURCE), (KEY_DESTINATION, QUESTION_DESTINATION)] {
             code.load(Size::Word, R::R1, R::R10, key + at);
             code.store(Size::Word, R::R10, question + at, R::R1);
         }
