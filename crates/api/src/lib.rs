@@ -23,6 +23,8 @@ pub mod time;
 
 pub mod name;
 
+pub mod block;
+
 pub mod field;
 
 pub mod status;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::block;
 use client::cache::{Cache, Change, Key};
 use client::queue::Queue;
 use client::{Client, Delete, Patch, resource};
@@ -14,8 +15,6 @@ use crate::pods::Pods;
 use crate::removal;
 use crate::tree::text;
 
-/// The namespace of the leases by which nodes hold blocks of addresses.
-pub const BLOCKS: &str = "podling-blocks";
 const RETRY: Duration = Duration::from_secs(1);
 
 /// Runs until the shutdown. What belongs to a node that is not there is left alone for `quarantine`: it may be about to come.
@@ -65,7 +64,7 @@ impl Orphans {
         let (nodes, node_changes) = follow(resource::NODES.collection(None), |node| {
             *node = json!({"metadata": node["metadata"].take()});
         });
-        let (blocks, block_changes) = follow(resource::LEASES.collection(Some(BLOCKS)), |_| {});
+        let (blocks, block_changes) = follow(resource::LEASES.collection(Some(block::NAMESPACE)), |_| {});
         let queue = Queue::default();
         Self { client, quarantine, nodes, pods, blocks, node_changes, block_changes, queue }
     }
@@ -115,7 +114,7 @@ impl Orphans {
             removal::unless_gone(self.end(pod).await)?;
         }
         for block in held.iter().filter(|_| pods.is_empty()) {
-            let path = resource::LEASES.object(Some(BLOCKS), &Key::of(block).name);
+            let path = resource::LEASES.object(Some(block::NAMESPACE), &Key::of(block).name);
             let version = block["metadata"]["resourceVersion"].as_str().map(str::to_owned);
             let unchanged = Delete { resource_version: version, ..Delete::default() };
             removal::unless_gone(self.client.delete(&path, &unchanged).await)?;

@@ -209,13 +209,13 @@ async fn a_silent_node_loses_its_pods_and_comes_back() -> anyhow::Result<()> {
 async fn what_a_deleted_node_leaves_is_taken_away() -> anyhow::Result<()> {
     let (_cluster, admin) = start().await?;
     add_node(&admin, "gone", "4").await?;
-    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": control::orphans::BLOCKS}});
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": api::block::NAMESPACE}});
     // The server makes it, once nodes claim blocks.
     drop(admin.create(&resource::NAMESPACES.collection(None), &namespace).await);
     for (block, holder) in [("10.42.0.0-26", "gone"), ("10.42.0.64-26", "here")] {
         let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": block},
             "spec": {"holderIdentity": holder}});
-        admin.create(&resource::LEASES.collection(Some(control::orphans::BLOCKS)), &lease).await?;
+        admin.create(&resource::LEASES.collection(Some(api::block::NAMESPACE)), &lease).await?;
     }
     add_node(&admin, "here", "0").await?;
     add_pod(&admin, "left", asking("1")).await?;
@@ -223,7 +223,7 @@ async fn what_a_deleted_node_leaves_is_taken_away() -> anyhow::Result<()> {
     let now = Delete::default();
     admin.delete(&resource::NODES.object(None, "gone"), &now).await?;
     eventually("the pod to go", async || pod(&admin, "left").await.is_none().then_some(())).await?;
-    let blocks = resource::LEASES.collection(Some(control::orphans::BLOCKS));
+    let blocks = resource::LEASES.collection(Some(api::block::NAMESPACE));
     eventually("the block to be free", async || {
         let left = admin.list(&blocks, &[]).await.ok()?.items;
         (left.len() == 1 && left[0]["spec"]["holderIdentity"] == "here").then_some(())

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
 
-use api::time;
+use api::{block, time};
 use client::{Client, Patch, resource};
 use ipnet::IpNet;
 use jiff::Timestamp;
@@ -13,10 +13,6 @@ use serde_json::{Value, json};
 
 use crate::Error;
 use crate::agent::text;
-
-const NAMESPACE: &str = "podling-blocks";
-/// A block has 64 addresses, unless the whole range has fewer.
-const BLOCK_BITS: u8 = 6;
 
 /// Claims blocks of the cluster's ranges for one node.
 #[derive(Clone)]
@@ -69,12 +65,13 @@ impl Blocks {
 
     /// Whether the block is this node's.
     async fn touch(&self, block: IpNet) -> Result<bool, Error> {
-        let path = resource::LEASES.object(Some(NAMESPACE), &name(block));
+        let path = resource::LEASES.object(Some(block::NAMESPACE), &name(block));
         let now = json!({"spec": {"renewTime": time::format_micro(Timestamp::now())}});
         let refused = match self.client.patch(&path, Patch::Merge, &now).await {
             Ok(_) => return Ok(true),
             Err(error) if error.is_not_found() => {
-                match self.client.create(&resource::LEASES.collection(Some(NAMESPACE)), &self.lease(block)).await {
+                match self.client.create(&resource::LEASES.collection(Some(block::NAMESPACE)), &self.lease(block)).await
+                {
                     Ok(_) => return Ok(true),
                     Err(error) => error,
                 }
@@ -97,7 +94,7 @@ impl Blocks {
     }
 
     async fn leases(&self) -> Result<Vec<Value>, Error> {
-        Ok(self.client.list(&resource::LEASES.collection(Some(NAMESPACE)), &[]).await?.items)
+        Ok(self.client.list(&resource::LEASES.collection(Some(block::NAMESPACE)), &[]).await?.items)
     }
 
     async fn claim_beside(&self, leases: &[Value], family: Family) -> Result<IpNet, Error> {
@@ -106,7 +103,7 @@ impl Blocks {
         let of_family = |block: &IpNet| Family::of_net(block) == family;
         let mut taken: BTreeSet<IpNet> = leases.iter().filter_map(block_of).filter(of_family).collect();
         while let Some(block) = first_free(range, &taken) {
-            match self.client.create(&resource::LEASES.collection(Some(NAMESPACE)), &self.lease(block)).await {
+            match self.client.create(&resource::LEASES.collection(Some(block::NAMESPACE)), &self.lease(block)).await {
                 Ok(_) => return Ok(block),
                 // Another node was faster.
                 Err(error) if error.is_conflict() => taken.insert(block),
@@ -125,27 +122,20 @@ impl Blocks {
         json!({
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",
-            "metadata": {"name": name(block), "namespace": NAMESPACE},
+            "metadata": {"name": name(block), "namespace": block::NAMESPACE},
             "spec": {"holderIdentity": self.node},
         })
     }
 }
 
-/// The lease that claims a block: `10.42.0.64-26`, and as names have no colons `fd42-0-0-0-0-0-0-40-122`.
+/// The lease that claims a block.
 fn name(block: IpNet) -> String {
-    let bits = block.prefix_len();
-    match block.network() {
-        IpAddr::V4(network) => format!("{network}-{bits}"),
-        IpAddr::V6(network) => {
-            let groups: String = network.segments().iter().map(|group| format!("{group:x}-")).collect();
-            format!("{groups}{bits}")
-        }
-    }
+    block::claim(block.network(), block.prefix_len())
 }
 
 fn block_of(lease: &Value) -> Option<IpNet> {
-    let (network, bits) = text(lease, "/metadata/name").rsplit_once('-')?;
-    IpNet::new(network.replace('-', ":").parse().ok()?, bits.parse().ok()?).ok()
+    let (network, length) = block::claimed(text(lease, "/metadata/name"))?;
+    IpNet::new(network, length).ok()
 }
 
 fn held(leases: &[Value], node: &str) -> Vec<IpNet> {
@@ -160,23 +150,16 @@ fn held(leases: &[Value], node: &str) -> Vec<IpNet> {
 
 /// The lowest block that overlaps none of those taken.
 fn first_free(range: IpNet, taken: &BTreeSet<IpNet>) -> Option<IpNet> {
-    let prefix = (range.max_prefix_len() - BLOCK_BITS).max(range.prefix_len());
-    let mut next = number(range.network());
-    let last = number(range.broadcast());
+    let prefix = (range.max_prefix_len() - block::BITS).max(range.prefix_len());
+    let mut next = block::number(range.network());
+    let last = block::number(range.broadcast());
     while next <= last {
         let block = IpNet::new(address(range, next)?, prefix).ok()?;
         let in_way = taken.iter().find(|other| network::overlap(other, &block));
         let Some(other) = in_way else { return Some(block) };
-        next = number(block.broadcast()).max(number(other.broadcast())).checked_add(1)?;
+        next = block::number(block.broadcast()).max(block::number(other.broadcast())).checked_add(1)?;
     }
     None
-}
-
-fn number(address: IpAddr) -> u128 {
-    match address {
-        IpAddr::V4(address) => u32::from(address).into(),
-        IpAddr::V6(address) => address.into(),
-    }
 }
 
 /// That of this number, of the same family as `range`.

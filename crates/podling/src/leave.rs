@@ -45,10 +45,10 @@ async fn forget(client: &Client, node: &str) -> Result<(), client::Error> {
         let text = |field: &str| pod["metadata"][field].as_str().unwrap_or_default();
         gone(client.delete(&resource::PODS.object(Some(text("namespace")), text("name")), &now).await)?;
     }
-    for block in client.list(&resource::LEASES.collection(Some("podling-blocks")), &[]).await?.items {
+    for block in client.list(&resource::LEASES.collection(Some(api::block::NAMESPACE)), &[]).await?.items {
         if block["spec"]["holderIdentity"] == node {
             let name = block["metadata"]["name"].as_str().unwrap_or_default();
-            gone(client.delete(&resource::LEASES.object(Some("podling-blocks"), name), &Delete::default()).await)?;
+            gone(client.delete(&resource::LEASES.object(Some(api::block::NAMESPACE), name), &Delete::default()).await)?;
         }
     }
     let lease = resource::LEASES.object(Some("kube-node-lease"), node);

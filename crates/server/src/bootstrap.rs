@@ -9,7 +9,7 @@ use crate::registry::{Registry, Resource, Target, WriteOptions};
 use crate::tree::text;
 
 /// `podling-blocks` holds the nodes' claims of blocks of addresses, one lease for each.
-const NAMESPACES: [&str; 5] = ["default", "kube-node-lease", "kube-public", "kube-system", "podling-blocks"];
+const NAMESPACES: [&str; 5] = ["default", "kube-node-lease", "kube-public", "kube-system", api::block::NAMESPACE];
 
 /// Makes what is missing, all at once, so that the store has to sync only a few times.
 pub(crate) async fn run(registry: &Registry, cluster: &Cluster) -> Result<(), Status> {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use api::block;
 use api::field::quote;
 use api::status::Status;
 use serde_json::Value;
@@ -11,13 +12,9 @@ use store::Entry;
 
 use super::address::Addresses;
 use crate::auth::User;
-use crate::auth::node::BLOCKS;
 use crate::auth::token::CLUSTER_FACTS;
 use crate::registry::{ListOptions, Registry, Resource, Selection, Target, object as stored};
 use crate::tree::{entries, items, text, text_at};
-
-/// A block has 64 addresses, unless the whole range has fewer.
-const BLOCK_BITS: u8 = 6;
 
 /// Labels of Kubernetes' own domains that a node says of itself.
 const OWN_LABELS: [&str; 14] = [
@@ -60,7 +57,7 @@ impl Claims {
         let Some(node) = node_of(user) else { return Ok(claims) };
         match resource.kind.kind {
             "Node" => {
-                let leases = Selection::all(Resource::known("coordination.k8s.io", "leases"), Some(BLOCKS));
+                let leases = Selection::all(Resource::known("coordination.k8s.io", "leases"), Some(block::NAMESPACE));
                 let page = registry.list(&leases, &ListOptions::ALL).await?;
                 let own = page.entries.iter().filter(|lease| *holder(lease) == *node);
                 claims.held = own.map(|lease| stored::derived(lease).head(lease).name.clone()).collect();
@@ -84,13 +81,13 @@ impl Claims {
     /// Whether a node may claim the block that a lease is named after: one of those into which the range is cut, so that no two overlap.
     fn is_block(&self, name: &str) -> bool {
         let Some(block) = claimed(name) else { return false };
-        let least = Range::bits(block.address) - BLOCK_BITS;
+        let least = block::bits(block.address) - block::BITS;
         let fits = match self.ranges.iter().find(|all| all.address.is_ipv4() == block.address.is_ipv4()) {
             Some(all) => block.length == all.length.max(least) && block.kept(all.length) == all.kept(all.length),
             // Only the server's own node comes before the ranges are published: others learn them there.
             None => self.ranges.is_empty() && block.length >= least,
         };
-        fits && block.kept(block.length) == block.number()
+        fits && block.kept(block.length) == block::number(block.address)
     }
 
     /// Why a node may not say the ranges and addresses that are new.
@@ -104,8 +101,8 @@ impl Claims {
         let before = items(&old["spec"], "podCIDRs");
         let added = items(&new["spec"], "podCIDRs").iter().filter(|range| !before.contains(range));
         let is_held = |range: &Value| {
-            let block = range.as_str().and_then(|range| Range::read(range, '/'));
-            block.is_some_and(|block| self.held.contains(&block.claim()))
+            let block = range.as_str().and_then(Range::read);
+            block.is_some_and(|block| self.held.contains(&block::claim(block.address, block.length)))
         };
         let wrong = added.into_iter().find(|range| !is_held(range))?;
         Some(wrong.as_str().unwrap_or_default().to_owned())
@@ -125,53 +122,30 @@ struct Range {
 }
 
 impl Range {
-    fn read(text: &str, separator: char) -> Option<Self> {
-        let (address, length) = text.rsplit_once(separator)?;
+    fn read(text: &str) -> Option<Self> {
+        let (address, length) = text.split_once('/')?;
         let address: IpAddr = address.parse().ok()?;
-        let number: u8 = length.parse().ok().filter(|number| *number <= Self::bits(address))?;
+        let number: u8 = length.parse().ok().filter(|number| *number <= block::bits(address))?;
         // One name for each block: no signs, no zeros in front.
         (number.to_string() == length).then_some(Self { address, length: number })
     }
 
-    fn bits(address: IpAddr) -> u8 {
-        if address.is_ipv4() { 32 } else { 128 }
-    }
-
-    fn number(self) -> u128 {
-        match self.address {
-            IpAddr::V4(address) => u32::from(address).into(),
-            IpAddr::V6(address) => address.into(),
-        }
-    }
-
     /// The address without what comes after a prefix of this length.
     fn kept(self, length: u8) -> u128 {
-        let rest = u32::from(Self::bits(self.address) - length);
-        self.number().checked_shr(rest).and_then(|kept| kept.checked_shl(rest)).unwrap_or(0)
-    }
-
-    /// The name of the lease that claims it: `10.42.0.64-26`, and as names have no colons `fd42-0-0-0-0-0-0-40-122`.
-    fn claim(self) -> String {
-        match self.address {
-            IpAddr::V4(address) => format!("{address}-{}", self.length),
-            IpAddr::V6(address) => {
-                let groups: String = address.segments().iter().map(|group| format!("{group:x}-")).collect();
-                format!("{groups}{}", self.length)
-            }
-        }
+        let rest = u32::from(block::bits(self.address) - length);
+        block::number(self.address).checked_shr(rest).and_then(|kept| kept.checked_shl(rest)).unwrap_or(0)
     }
 }
 
 /// The block that a lease of this name claims; each has one name only.
 fn claimed(name: &str) -> Option<Range> {
-    let (address, length) = name.rsplit_once('-')?;
-    let block = Range::read(&format!("{}/{length}", address.replace('-', ":")), '/')?;
-    (block.claim() == name).then_some(block)
+    let (address, length) = block::claimed(name)?;
+    (block::claim(address, length) == name).then_some(Range { address, length })
 }
 
 /// Those of a cluster, with commas between.
 fn ranges(text: &str) -> Vec<Range> {
-    text.split(',').filter_map(|range| Range::read(range, '/')).collect()
+    text.split(',').filter_map(Range::read).collect()
 }
 
 /// Admits a new object.
@@ -189,7 +163,7 @@ fn check_new(user: &User, resource: &Resource, tree: &Value, claims: &Claims) ->
     let name = text(&tree["metadata"], "name");
     let refuse = |cause: String| Err(Status::forbidden(resource.named(), name, &cause));
     match resource.kind.kind {
-        "Lease" if text(&tree["metadata"], "namespace") == BLOCKS => {
+        "Lease" if text(&tree["metadata"], "namespace") == block::NAMESPACE => {
             let holder = text_at(tree, &["spec", "holderIdentity"]);
             if holder == node && !claims.is_block(name) {
                 return refuse(format!("node {} is not allowed to claim what is no block", quote(node)));
@@ -222,7 +196,7 @@ fn unclaimed(node: &str, range: &str) -> String {
 pub(super) fn update(user: &User, target: &Target, old: &Value, new: &Value, claims: &Claims) -> Result<(), Status> {
     let Some(node) = node_of(user) else { return Ok(()) };
     let refuse = |cause: String| Err(Status::forbidden(target.resource.named(), &target.name, &cause));
-    if target.resource.kind.kind == "Lease" && target.namespace == BLOCKS {
+    if target.resource.kind.kind == "Lease" && target.namespace == block::NAMESPACE {
         let holder = text_at(new, &["spec", "holderIdentity"]);
         let stays = holder == node && text_at(old, &["spec", "holderIdentity"]) == node;
         let refusal = || refuse(format!("node {} is not allowed to claim a block for {}", quote(node), quote(holder)));
@@ -298,11 +272,11 @@ mod tests {
     fn a_node_makes_only_what_is_its_own() {
         let user = User { name: "system:node:n".into(), groups: vec!["system:nodes".into()] };
         let none = Claims::default();
-        let lease = |holder: &str| json!({"metadata": {"namespace": BLOCKS, "name": "10.42.0.0-26"}, "spec": {"holderIdentity": holder}});
+        let lease = |holder: &str| json!({"metadata": {"namespace": block::NAMESPACE, "name": "10.42.0.0-26"}, "spec": {"holderIdentity": holder}});
         let leases = Resource::known("coordination.k8s.io", "leases");
         assert!(check_new(&user, &leases, &lease("n"), &none).is_ok());
         assert!(check_new(&user, &leases, &lease("m"), &none).is_err());
-        let claim = Target::new(leases, BLOCKS, "10.42.0.0-26");
+        let claim = Target::new(leases, block::NAMESPACE, "10.42.0.0-26");
         let touched = |old: &str, new: &str| update(&user, &claim, &lease(old), &lease(new), &none).is_ok();
         assert!(touched("n", "n") && !touched("n", "m") && !touched("m", "n"), "a claim changes no hands");
         let node = json!({"metadata": {"name": "m"}});

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use api::block;
 use api::selector::FieldSelector;
 use api::status::Status;
 use serde_json::Value;
@@ -10,9 +11,6 @@ use serde_json::Value;
 use super::{Action, Decision, is_event_write, token};
 use crate::registry::{ListOptions, Registry, Resource, Selection, Target, object};
 use crate::tree::{at, entries, items, text, text_at};
-
-/// The namespace of the claims of blocks of addresses.
-pub(crate) const BLOCKS: &str = "podling-blocks";
 
 /// Decides for the agent of one node.
 pub(super) async fn decide(registry: &Registry, node: &str, action: &Action) -> Result<Decision, Status> {
@@ -24,7 +22,7 @@ pub(super) async fn decide(registry: &Registry, node: &str, action: &Action) -> 
         ("nodes", "") if ["list", "watch"].contains(&verb) => Decision::Allowed,
         ("nodes", "" | "status") => own_node(node, action),
         ("pods", "") if ["update", "patch", "deletecollection"].contains(&verb) => Decision::of(false),
-        ("leases", "") if action.namespace == BLOCKS => own_block(registry, node, action).await?,
+        ("leases", "") if action.namespace == block::NAMESPACE => own_block(registry, node, action).await?,
         ("leases", "") => {
             let own = action.namespace == "kube-node-lease" && [node, ""].contains(&action.name.as_str());
             let known = is_write || ["get", "delete"].contains(&verb);
