@@ -1,13 +1,12 @@
 //! By which key this node speaks WireGuard. The secret half lies in a file that nobody else may read and never leaves the machine; the public one
 //! is on the node's object. Where the file is lost, another identity takes its place.
 
-use std::fs::OpenOptions;
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use network::wireguard::{PublicKey, SecretKey};
 use serde_json::Value;
+use wire::authority::write_private;
 
 use crate::Error;
 use crate::address::Addresses;
@@ -49,24 +48,11 @@ fn read_or_draw(path: &Path) -> Result<SecretKey, Error> {
         Err(error) => return Err(Error::failed(doing(), error)),
     }
     let secret = SecretKey::random().map_err(|error| Error::failed("drawing a WireGuard key", error))?;
-    keep(path, &secret).map_err(|error| Error::failed(doing(), error))?;
-    Ok(secret)
-}
-
-/// In one step, so that whoever reads finds all of it or nothing.
-fn keep(path: &Path, secret: &SecretKey) -> std::io::Result<()> {
     if let Some(directory) = path.parent() {
-        std::fs::create_dir_all(directory)?;
+        std::fs::create_dir_all(directory).map_err(|error| Error::failed(doing(), error))?;
     }
-    let half = path.with_extension("new");
-    match std::fs::remove_file(&half) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&half)?;
-    writeln!(file, "{}", secret.to_text())?;
-    file.sync_all()?;
-    std::fs::rename(half, path)
+    write_private(path, format!("{}\n", secret.to_text()).as_bytes()).map_err(|error| Error::failed(doing(), error))?;
+    Ok(secret)
 }
 
 /// What a node's object says; `None` also for what is no key.
