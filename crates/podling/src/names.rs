@@ -9,9 +9,9 @@ use ipnet::IpNet;
 use node::Upheaval;
 use tokio::sync::watch;
 
-use crate::cluster::{self, Facts};
+use crate::cluster::Facts;
 use crate::own::Own;
-use crate::up::{Options, publish};
+use crate::up::{Options, node_address, publish};
 
 /// All by which clients may have found it.
 pub(crate) fn names(facts: &Facts) -> anyhow::Result<Vec<String>> {
@@ -41,9 +41,7 @@ pub(crate) fn names(facts: &Facts) -> anyhow::Result<Vec<String>> {
 /// The facts as they are now: the server's own node may have moved.
 pub(crate) fn current(facts: &Facts, options: &Options) -> Facts {
     let mut facts = facts.clone();
-    let has_moved =
-        options.node_ip.is_empty() && network::addresses().is_ok_and(|own| !own.contains(&facts.node_address));
-    if let (true, Ok(address)) = (has_moved, cluster::first_address(&facts.pod_cidr)) {
+    if let Ok(address) = node_address(options, &facts.pod_cidr, Some(facts.node_address)) {
         facts.node_address = address;
     }
     facts

@@ -472,7 +472,7 @@ fn new_facts(options: &Options, role: Role, shared: Option<&(state::Shared, bool
 }
 
 /// The node's first address: the one it had, for as long as the machine has it.
-fn node_address(options: &Options, ranges: &Ranges, before: Option<IpAddr>) -> anyhow::Result<IpAddr> {
+pub(crate) fn node_address(options: &Options, ranges: &Ranges, before: Option<IpAddr>) -> anyhow::Result<IpAddr> {
     if let Some(address) = options.node_ip.first() {
         return Ok(*address);
     }
