@@ -17,6 +17,12 @@ fn cluster_of(families: Families, options: &[&str]) -> Option<Lab> {
         return None;
     }
     let lab = Lab::with_families(2, 1, families)?;
+    populate(&lab, options);
+    Some(lab)
+}
+
+/// Makes a cluster of the three machines, with a pod on each.
+fn populate(lab: &Lab, options: &[&str]) {
     lab.serve("up", options);
     let token = lab.token(&[]);
     for number in 1..=3 {
@@ -25,10 +31,9 @@ fn cluster_of(families: Families, options: &[&str]) -> Option<Lab> {
             lab.join(number, &token, &[]).ok();
         }
         lab.import_busybox(number);
-        pod(&lab, number);
+        pod(lab, number);
     }
     lab.kubectl(&["wait", "--for=condition=Ready", "pod", "--all", WAIT]).ok();
-    Some(lab)
 }
 
 fn pod(lab: &Lab, number: usize) {
@@ -366,16 +371,7 @@ fn a_node_far_away_is_a_node_like_others() {
         let how = Impairment { jitter: Duration::from_millis(10), ..Impairment::delay(each_way) };
         lab.machine(number).impair(Some(how)).expect("delay");
     }
-    lab.serve("up", &["--node-grace", "2s"]);
-    let token = lab.token(&[]);
-    for number in 1..=3 {
-        if number > 1 {
-            lab.join(number, &token, &[]).ok();
-        }
-        lab.import_busybox(number);
-        pod(&lab, number);
-    }
-    lab.kubectl(&["wait", "--for=condition=Ready", "pod", "--all", WAIT]).ok();
+    populate(&lab, &["--node-grace", "2s"]);
     let ready = "{range .items[*].status.conditions[?(@.type=='Ready')]}{.status} {.lastTransitionTime}\n{end}";
     let ready = || lab.kubectl(&["get", "nodes", "-o", &format!("jsonpath={ready}")]).ok();
     let before = ready();
